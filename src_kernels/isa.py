@@ -1,0 +1,91 @@
+"""What the host's vector unit offers, as data: register width, register count, FMA, and the tile shapes that fit.
+
+Kernels never spell a vector width or a tile shape; they ask `MACHINE`. Adding a processor family means adding a
+row here, with its shapes measured (`fastconv bench` prints the peak they reach).
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+from numba.core import config
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The vector unit that kernels are emitted for.
+
+    Attributes
+    ----------
+    name : what `show_config` prints.
+    vector_bits : width of one register.
+    fma : whether multiply-add is one instruction. Without it `llvm.fma` becomes a library call per lane
+        (1.6 GFLOP/s measured), so the tile multiplies and adds.
+    tiles : register-tile shapes and their speed, (rows, vectors, cycles of one step of the depth loop): the
+        accumulators, the vectors of one B row and a broadcast fit into the registers. Shapes of few rows and many
+        vectors serve matrices with few rows.
+    """
+
+    name: str
+    vector_bits: int
+    fma: bool
+    tiles: tuple[tuple[int, int, float], ...]
+
+    def lanes(self, itemsize: int) -> int:
+        """Elements of `itemsize` bytes in one register."""
+        return self.vector_bits // (8 * itemsize)
+
+
+# (rows, vectors, cycles of one step): cycles are what `fastconv bench --tiles` measures, on a machine with two FMA
+# and two load units per cycle; shapes above 8 x 3 that would fit on paper (12 x 2, 14 x 2) spill and are absent.
+# Shapes of few rows wait for loads: their vectors mostly straddle cache lines, which costs a load each.
+_TILES_32_REGISTERS = (
+    (8, 3, 12.2), (6, 4, 12.2), (8, 2, 8.2), (8, 1, 5.5), (4, 6, 13.0), (3, 8, 14.0), (2, 8, 12.0), (1, 8, 11.0),
+)  # fmt: skip
+_TILES_16_REGISTERS = ((6, 2, 6.2), (4, 3, 6.3), (8, 1, 5.5), (2, 4, 6.5), (1, 8, 9.0))
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """A register tile for matrices of one item size: `rows` x `cols` numbers, `cycles` per step of depth."""
+
+    rows: int
+    vectors: int
+    cols: int
+    cycles: float
+
+    def cycles_for(self, rows: int, cols: int) -> float:
+        """Cycles per step of depth to cover a matrix of rows x cols numbers."""
+        return -(-rows // self.rows) * -(-cols // self.cols) * self.cycles
+
+
+def host_features() -> set[str]:
+    """Names of the features code is generated for: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES win over the host's."""
+    if config.CPU_FEATURES is not None:
+        return {f[1:] for f in config.CPU_FEATURES.split(",") if f.startswith("+")}
+    if config.CPU_NAME is not None and config.CPU_NAME != "host":
+        return set()
+    return {name for name, present in llvm.get_host_cpu_features().items() if present}
+
+
+def _detect() -> Machine:
+    features = host_features()
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return Machine("NEON", 128, True, _TILES_32_REGISTERS)
+    if "avx512f" in features:
+        return Machine("AVX-512", 512, True, _TILES_32_REGISTERS)
+    if "avx2" in features and "fma" in features:
+        return Machine("AVX2", 256, True, _TILES_16_REGISTERS)
+    return Machine("128-bit", 128, "fma" in features, _TILES_16_REGISTERS)
+
+
+MACHINE = _detect()
+
+
+def best_tile(rows: int, cols: int, itemsize: int) -> TileShape:
+    """The tile shape that covers a matrix of rows x cols numbers in the fewest cycles."""
+    lanes = MACHINE.lanes(itemsize)
+    shapes = [TileShape(r, v, v * lanes, cycles) for r, v, cycles in MACHINE.tiles]
+    return min(shapes, key=lambda shape: shape.cycles_for(rows, cols))

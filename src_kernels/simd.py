@@ -1,0 +1,147 @@
+"""Vector code from Numba: the few LLVM operations that the register tile, copies and transposes are emitted with.
+
+`@intrinsic` functions hand Numba an LLVM builder. `Emitter` wraps it with the vector width of `isa.MACHINE` for one
+item size, so that the emitting code reads like the loops it stands for.
+"""
+
+from __future__ import annotations
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastconv._kernels.isa import MACHINE
+
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+class Emitter:
+    """Emits loads, stores and arithmetic on vectors of `lanes` floats of `itemsize` bytes."""
+
+    def __init__(self, builder: ir.IRBuilder, itemsize: int):
+        self.builder = builder
+        self.itemsize = itemsize
+        self.lanes = MACHINE.lanes(itemsize)
+        self.scalar = ir.FloatType() if itemsize == 4 else ir.DoubleType()
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        self.mask = ir.VectorType(I1, self.lanes)
+        self.suffix = f"v{self.lanes}f{8 * itemsize}"
+
+    def pointer(self, address, element=None):
+        """An address (i64) as a pointer to scalars, or to `element`."""
+        return self.builder.inttoptr(address, (element or self.scalar).as_pointer())
+
+    def at(self, pointer, index):
+        return self.builder.gep(pointer, [index if isinstance(index, ir.Value) else I64(index)])
+
+    def zero(self):
+        return ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def load(self, pointer, mask=None):
+        """A vector from any element-aligned place; lanes outside `mask` are not read and give zero."""
+        pointer = self.builder.bitcast(pointer, self.vector.as_pointer())
+        if mask is None:
+            # NumPy promises element alignment only; without this, aligned moves would fault.
+            return self.builder.load(pointer, align=self.itemsize)
+        masked_load = self._declare(
+            f"llvm.masked.load.{self.suffix}.p0", self.vector, [self.vector.as_pointer(), I32, self.mask, self.vector]
+        )
+        return self.builder.call(masked_load, [pointer, I32(self.itemsize), mask, self.zero()])
+
+    def store(self, value, pointer, mask=None):
+        pointer = self.builder.bitcast(pointer, self.vector.as_pointer())
+        if mask is None:
+            self.builder.store(value, pointer, align=self.itemsize)
+            return
+        masked_store = self._declare(
+            f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [self.vector, self.vector.as_pointer(), I32, self.mask]
+        )
+        self.builder.call(masked_store, [value, pointer, I32(self.itemsize), mask])
+
+    def first_lanes(self, count):
+        """The mask of the first `count` (i64, any value) lanes."""
+        numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self._splat(count, I64))
+
+    def broadcast(self, scalar):
+        return self._splat(scalar, self.scalar)
+
+    def multiply_add(self, a, b, c):
+        """a * b + c: one instruction where the machine has it."""
+        if not MACHINE.fma:
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        # builder.fma refuses vectors, so the intrinsic is declared by its mangled name.
+        return self.builder.call(self._declare(f"llvm.fma.{self.suffix}", self.vector, [self.vector] * 3), [a, b, c])
+
+    def keep_order(self):
+        """Forbid moving loads across this point (an empty assembler statement that claims to touch memory).
+
+        LLVM likes to load all broadcasts of a step first, which spills: the 8 x 3 tile then ran 78 instead of
+        270 GFLOP/s on a core.
+        """
+        barrier = ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", side_effect=True)
+        self.builder.call(barrier, [])
+
+    def relu(self, value):
+        """max(value, 0) that keeps NaN: only what compares below zero becomes zero."""
+        return self.builder.select(self.builder.fcmp_ordered("<", value, self.zero()), self.zero(), value)
+
+    def shuffle(self, a, b, lanes):
+        """Lanes of `a` (numbered from 0) and `b` (numbered on) in the given order."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
+
+    def _splat(self, scalar, element):
+        vector = ir.VectorType(element, self.lanes)
+        undefined = ir.Constant(vector, ir.Undefined)
+        return self.builder.shuffle_vector(
+            self.builder.insert_element(undefined, scalar, I32(0)),
+            undefined,
+            ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes),
+        )
+
+    def _declare(self, name, result, arguments):
+        return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
+
+
+@intrinsic
+def address_of(typingctx, array):
+    """The address of an array's first element (`array.ctypes.data` would make the kernel uncacheable)."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, value=args[0]).data
+        return builder.ptrtoint(data, I64)
+
+    return types.intp(array), codegen
+
+
+@intrinsic
+def call_address(typingctx, address, arguments):
+    """Call the function at `address` with a tuple of integers; it must come from `jit.compile_callback`."""
+    signature = types.void(address, arguments)
+
+    def codegen(context, builder, signature, args):
+        address, arguments = args
+        values = cgutils.unpack_tuple(builder, arguments)
+        function = builder.inttoptr(address, ir.FunctionType(ir.VoidType(), [I64] * len(values)).as_pointer())
+        builder.call(function, values)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def next_task(typingctx, counter):
+    """Take the next number from a shared counter (int64 array of one): tasks are balanced over unequal cores."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, value=args[0]).data
+        return builder.atomic_rmw("add", data, I64(1), "monotonic")
+
+    return types.intp(counter), codegen
+
+
+def integers(count: int):
+    """The signature of a callback that takes `count` integers: void(intp, ...)."""
+    return numba.void(*[types.intp] * count)
