@@ -1,0 +1,126 @@
+"""Copy and transpose blocks of numbers with vector instructions: what is not arithmetic in a convolution.
+
+Both are callbacks of integers (addresses, offsets in elements), compiled once per item size and called through
+`call_address` by every kernel that moves blocks. They read and write inside the given blocks only.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastconv._kernels.isa import MACHINE
+from fastconv._kernels.jit import compile_callback
+from fastconv._kernels.simd import I64, Emitter, integers
+
+
+@lru_cache(maxsize=None)
+def copy_block(itemsize: int):
+    """Callback (dst, drow, src, srow, rows, n, step): dst[drow[r] + i * step] = src[srow[r] + i], r < rows, i < n.
+
+    `drow` and `srow` are addresses of int64 tables of offsets.
+    """
+    ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
+
+    def copy(dst, drow, src, srow, rows, n, step):
+        _emit_copy(ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step)
+
+    return compile_callback(copy, integers(7))
+
+
+@lru_cache(maxsize=None)
+def transpose_block(itemsize: int):
+    """Callback (dst, dst_stride, src, src_stride, rows, cols): dst[c, r] = src[r, c] for r < rows, c < cols."""
+    ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
+
+    def transpose(dst, dst_stride, src, src_stride, rows, cols):
+        _emit_transpose(ITEMSIZE, BITS, dst, dst_stride, src, src_stride, rows, cols)
+
+    return compile_callback(transpose, integers(6))
+
+
+@intrinsic(prefer_literal=True)
+def _emit_copy(typingctx, ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step):
+    itemsize = ITEMSIZE.literal_value
+
+    def codegen(context, builder, signature, args):
+        simd = Emitter(builder, itemsize)
+        dst, drow, src, srow, rows, n, step = args[2:]
+        dst, src = simd.pointer(dst), simd.pointer(src)
+        drow, srow = simd.pointer(drow, I64), simd.pointer(srow, I64)
+        lanes = I64(simd.lanes)
+        vectors = builder.sdiv(n, lanes)
+        whole = builder.mul(vectors, lanes)
+        tail = simd.first_lanes(builder.sub(n, whole))
+        has_tail = builder.icmp_signed("<", whole, n)
+        contiguous = builder.icmp_signed("==", step, I64(1))
+        with cgutils.for_range(builder, rows) as row:
+            to = simd.at(dst, builder.load(simd.at(drow, row.index)))
+            source = simd.at(src, builder.load(simd.at(srow, row.index)))
+            with builder.if_else(contiguous) as (vectorised, scattered):
+                with vectorised:
+                    with cgutils.for_range(builder, vectors) as v:
+                        offset = builder.mul(v.index, lanes)
+                        simd.store(simd.load(simd.at(source, offset)), simd.at(to, offset))
+                    with builder.if_then(has_tail):
+                        simd.store(simd.load(simd.at(source, whole), tail), simd.at(to, whole), tail)
+                with scattered, cgutils.for_range(builder, n) as i:
+                    value = builder.load(simd.at(source, i.index))
+                    builder.store(value, simd.at(to, builder.mul(i.index, step)))
+        return context.get_dummy_value()
+
+    return types.void(ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _emit_transpose(typingctx, ITEMSIZE, BITS, dst, dst_stride, src, src_stride, rows, cols):
+    itemsize = ITEMSIZE.literal_value
+
+    def codegen(context, builder, signature, args):
+        simd = Emitter(builder, itemsize)
+        dst, dst_stride, src, src_stride, rows, cols = args[2:]
+        dst, src = simd.pointer(dst), simd.pointer(src)
+        size, lanes = simd.lanes, I64(simd.lanes)
+
+        def blocks(n):
+            return builder.sdiv(builder.add(n, I64(size - 1)), lanes)
+
+        last_row = builder.sub(rows, I64(1))
+        with cgutils.for_range(builder, blocks(rows)) as i:
+            first_row = builder.mul(i.index, lanes)
+            store_mask = simd.first_lanes(builder.sub(rows, first_row))
+            sources = []
+            for r in range(size):  # rows past the end read the last one again; the store mask drops them
+                row = builder.add(first_row, I64(r))
+                row = builder.select(builder.icmp_signed("<", row, last_row), row, last_row)
+                sources.append(simd.at(src, builder.mul(row, src_stride)))
+            with cgutils.for_range(builder, blocks(cols)) as j:
+                first_col = builder.mul(j.index, lanes)
+                load_mask = simd.first_lanes(builder.sub(cols, first_col))
+                block = [simd.load(simd.at(source, first_col), load_mask) for source in sources]
+                for c, vector in enumerate(transposed(simd, block)):
+                    col = builder.add(first_col, I64(c))
+                    with builder.if_then(builder.icmp_signed("<", col, cols)):
+                        to = simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row))
+                        simd.store(vector, to, store_mask)
+        return context.get_dummy_value()
+
+    return types.void(ITEMSIZE, BITS, dst, dst_stride, src, src_stride, rows, cols), codegen
+
+
+def transposed(simd: Emitter, block: list) -> list:
+    """Transpose `lanes` vectors in registers: log2(lanes) rounds that swap off-diagonal sub-blocks."""
+    size, block = simd.lanes, list(block)
+    step = size // 2
+    while step:
+        low = [lane if lane & step == 0 else size + lane - step for lane in range(size)]
+        high = [lane + step if lane & step == 0 else size + lane for lane in range(size)]
+        for i in range(size):
+            if i & step == 0:
+                a, b = block[i], block[i + step]
+                block[i], block[i + step] = simd.shuffle(a, b, low), simd.shuffle(a, b, high)
+        step //= 2
+    return block

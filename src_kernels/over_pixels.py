@@ -1,0 +1,255 @@
+"""Channels-first convolution: rows of the register tile are filters, its vectors run over output pixels.
+
+    out[f, pixel] = sum over k of  w[arow[f] + acol[k]] * x[brow[k] + pixel],      k = (c, kh, kw)
+
+Weights are read as they lie in memory. `x` holds zero-padded planes, split by stride (see `prepare.pad_planes`), so
+that every convolution has stride 1 here and `brow[k]` is the offset of tap k. The gradient of x is the same sum over
+padded planes of `dout` with tables that walk filters and flipped taps, once per stride phase.
+
+`over_pixels_direct` reads the planes in place: pixels are numbered through the padded rows, so a tile runs across row
+ends and computes the few pixels between rows in vain. `over_pixels_packed` copies each tile's taps into a panel first
+(im2col, one tile at a time): no pixel is computed in vain and tiles run across images, which wins on small planes.
+
+A tile whose pixels lie side by side in `out` is stored there from registers; any other goes through `tiles`
+(scratch) and is copied row by row. Tasks write different pixels or different filters. `out` may be uninitialised.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import intp, prange
+
+from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.register_tile import ADD, RELU, ROW_BIAS
+from fastconv._kernels.simd import address_of, call_address, next_task
+
+
+class OverPixels(NamedTuple):
+    """Sizes and strides of one launch; strides and offsets count numbers, not bytes."""
+
+    images: int
+    groups: int
+    filters: int  # of one group
+    rows: int  # output pixels of one image: rows x cols
+    cols: int
+    pitch: int  # numbers from one padded row to the next
+    x_start: int
+    x_image: int
+    x_group: int
+    w_group: int
+    out_start: int
+    out_image: int
+    out_group: int
+    out_row: int
+    out_col: int
+    tile_rows: int
+    tile_cols: int
+    tiles: int  # tiles that share one pass over the weights
+    band: int  # direct: output rows of one task
+    share: int  # filters of one task
+    depth_block: int
+    relu: int
+
+
+@jit
+def _tile_flags(k, steps, depth, bias, relu):
+    flags = 0
+    if k > 0:
+        flags |= ADD
+    elif bias.size > 0:
+        flags |= ROW_BIAS
+    if relu and k + steps == depth:
+        flags |= RELU
+    return flags
+
+
+@jit
+def _over_pixels_direct(slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g):
+    """Tasks are (image, group, band of output rows, share of the filters)."""
+    item = x.itemsize
+    depth = acol.size
+    bands = (g.rows + g.band - 1) // g.band
+    shares = (g.filters + g.share - 1) // g.share
+    contiguous = g.out_col == 1 and g.out_row == g.cols and g.pitch == g.cols
+    mine, start = scratch[slot], starts[slot]
+    flags = _tile_flags(0, depth, depth, bias, g.relu)
+    while True:
+        task = next_task(counter)
+        if task >= g.images * g.groups * bands * shares:
+            return
+        share = task % shares
+        band = task // shares % bands
+        group = task // (shares * bands) % g.groups
+        image = task // (shares * bands * g.groups)
+        filter_begin = share * g.share
+        filter_end = min(filter_begin + g.share, g.filters)
+        row_end = min((band + 1) * g.band, g.rows)
+        q = band * g.band * g.pitch
+        q_end = (row_end - 1) * g.pitch + g.cols
+        planes = address_of(x) + (g.x_start + image * g.x_image + group * g.x_group) * item
+        weights = address_of(w) + group * g.w_group * item
+        target = address_of(out) + (g.out_start + image * g.out_image + group * g.out_group) * item
+        while q < q_end:
+            tiles = 0
+            while q < q_end and tiles < g.tiles:
+                if q % g.pitch >= g.cols:  # never start on the padding between two rows
+                    q = (q // g.pitch + 1) * g.pitch
+                start[tiles] = q
+                q += g.tile_cols
+                tiles += 1
+            for f in range(filter_begin, filter_end, g.tile_rows):
+                count = min(g.tile_rows, filter_end - f)
+                for t in range(tiles):
+                    first = start[t]
+                    width = min(g.tile_cols, q_end - first)
+                    row = first // g.pitch
+                    col = first - row * g.pitch
+                    if contiguous or (g.out_col == 1 and col + width <= g.cols):
+                        c, c_rows = target + (row * g.out_row + col) * item, address_of(crow) + 8 * f
+                    else:
+                        c, c_rows = address_of(mine), address_of(trow)
+                    call_address(
+                        tile,
+                        (
+                            depth,
+                            weights,
+                            address_of(arow) + 8 * f,
+                            address_of(acol),
+                            planes + first * item,
+                            address_of(brow),
+                            c,
+                            c_rows,
+                            count,
+                            width,
+                            address_of(bias) + (group * g.filters + f) * item,
+                            flags,
+                        ),
+                    )
+                    if c != address_of(mine):
+                        continue
+                    end = first + width
+                    while True:
+                        length = min(g.cols - col, end - (row * g.pitch + col))
+                        call_address(
+                            copy,
+                            (
+                                target + (row * g.out_row + col * g.out_col) * item,
+                                address_of(crow) + 8 * f,
+                                c + (row * g.pitch + col - first) * item,
+                                c_rows,
+                                count,
+                                length,
+                                g.out_col,
+                            ),
+                        )
+                        row += 1
+                        col = 0
+                        if row * g.pitch >= end:
+                            break
+
+
+@jit(parallel=True)
+def _over_pixels_direct_parallel(
+    slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g
+):  # fmt: skip
+    for slot in prange(slots):
+        _over_pixels_direct(
+            intp(slot), slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g
+        )  # fmt: skip
+
+
+over_pixels_direct = Kernel(_over_pixels_direct, _over_pixels_direct_parallel)
+
+
+@jit
+def _over_pixels_packed(slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, prow, panels, scratch, g):
+    """Tasks are (group, `tiles` tiles of pixels numbered through all images, share of the filters)."""
+    item = x.itemsize
+    depth = acol.size
+    pixels = g.images * g.rows * g.cols
+    chunk = g.tiles * g.tile_cols
+    chunks = (pixels + chunk - 1) // chunk
+    shares = (g.filters + g.share - 1) // g.share
+    panel, mine = address_of(panels[slot]), address_of(scratch[slot])
+    panel_size = g.depth_block * g.tile_cols * item
+    plane = g.rows * g.cols
+    joined_source = plane if g.pitch == g.cols else g.cols  # pixels that lie side by side in x, in out
+    joined_target = plane if g.out_row == g.cols and g.out_col == 1 else g.cols
+    while True:
+        task = next_task(counter)
+        if task >= g.groups * chunks * shares:
+            return
+        group = task // (chunks * shares)
+        share = task % shares
+        begin = (task // shares % chunks) * chunk
+        end = min(begin + chunk, pixels)
+        filter_begin = share * g.share
+        filter_end = min(filter_begin + g.share, g.filters)
+        weights = address_of(w) + group * g.w_group * item
+        planes = address_of(x) + (g.x_start + group * g.x_group) * item
+        target = address_of(out) + (g.out_start + group * g.out_group) * item
+        for k in range(0, max(depth, 1), g.depth_block):  # a phase without taps still writes zeros
+            steps = min(g.depth_block, depth - k)
+            flags = _tile_flags(k, steps, depth, bias, g.relu)
+            p = begin
+            while p < end:
+                offset = (p - begin) % g.tile_cols
+                length = min(joined_source - p % joined_source, g.tile_cols - offset, end - p)
+                image = p // plane
+                source = image * g.x_image + (p // g.cols % g.rows) * g.pitch + p % g.cols
+                to = panel + (p - begin) // g.tile_cols * panel_size + offset * item
+                call_address(
+                    copy,
+                    (to, address_of(prow), planes + source * item, address_of(brow) + 8 * k, steps, length, 1),
+                )
+                p += length
+            for f in range(filter_begin, filter_end, g.tile_rows):
+                for t in range(begin, end, g.tile_cols):
+                    call_address(
+                        tile,
+                        (
+                            steps,
+                            weights,
+                            address_of(arow) + 8 * f,
+                            address_of(acol) + 8 * k,
+                            panel + (t - begin) // g.tile_cols * panel_size,
+                            address_of(prow),
+                            mine + (t - begin) * item,
+                            address_of(trow) + 8 * (f - filter_begin),
+                            min(g.tile_rows, filter_end - f),
+                            min(g.tile_cols, end - t),
+                            address_of(bias) + (group * g.filters + f) * item,
+                            flags,
+                        ),
+                    )
+        p = begin
+        while p < end:
+            length = min(joined_target - p % joined_target, end - p)
+            place = p // plane * g.out_image + (p // g.cols % g.rows) * g.out_row + p % g.cols * g.out_col
+            call_address(
+                copy,
+                (
+                    target + place * item,
+                    address_of(crow) + 8 * filter_begin,
+                    mine + (p - begin) * item,
+                    address_of(trow),
+                    filter_end - filter_begin,
+                    length,
+                    g.out_col,
+                ),
+            )
+            p += length
+
+
+@jit(parallel=True)
+def _over_pixels_packed_parallel(
+    slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, prow, panels, scratch, g
+):  # fmt: skip
+    for slot in prange(slots):
+        _over_pixels_packed(
+            intp(slot), slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, prow, panels, scratch, g
+        )  # fmt: skip
+
+
+over_pixels_packed = Kernel(_over_pixels_packed, _over_pixels_packed_parallel)

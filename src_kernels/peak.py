@@ -1,0 +1,40 @@
+"""The register tile alone, over operands that stay in the first-level cache: the machine's multiply-add peak."""
+
+from __future__ import annotations
+
+from numba import intp, prange
+
+from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.simd import address_of, call_address
+
+
+@jit
+def _repeat_tile(slot, slots, tile, depth, a, arow, acol, b, brow, c, crow, repeats):
+    """Run the tile `repeats` times into c[slot]; a, b and the tables are shared and only read."""
+    for _ in range(repeats):
+        call_address(
+            tile,
+            (
+                depth,
+                address_of(a),
+                address_of(arow),
+                address_of(acol),
+                address_of(b),
+                address_of(brow),
+                address_of(c[slot]),
+                address_of(crow),
+                arow.size,
+                c.shape[1] // arow.size,
+                0,
+                0,
+            ),
+        )
+
+
+@jit(parallel=True)
+def _repeat_tile_parallel(slots, tile, depth, a, arow, acol, b, brow, c, crow, repeats):
+    for slot in prange(slots):
+        _repeat_tile(intp(slot), slots, tile, depth, a, arow, acol, b, brow, c, crow, repeats)
+
+
+repeat_tile = Kernel(_repeat_tile, _repeat_tile_parallel)

@@ -1,0 +1,181 @@
+"""Bring the operands of a convolution into the form its kernel walks: padded planes, padded pixels, transposes.
+
+All of these move each number once; tasks are planes, image rows or matrices, and each writes its own part of `out`,
+borders included, so `out` may be uninitialised.
+"""
+
+from __future__ import annotations
+
+from numba import intp, prange
+
+from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.simd import address_of, call_address
+
+
+@jit
+def _pad_planes(slot, slots, x, out, top, left, stride_h, stride_w, phases_h, phases_w):
+    """x (P, H, W) -> out (P, phases_h.size, phases_w.size, Hq, Wq): the zero-padded plane, split by stride.
+
+    Padded row `top + ih` lands in phase (top + ih) % stride_h, at row (top + ih) // stride_h; columns likewise. Only
+    the listed phases are kept: a 1x1 kernel with stride 2 needs one of four. With stride 1 this is plain padding.
+    """
+    planes, height, width = x.shape
+    rows, cols = out.shape[3], out.shape[4]
+    for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
+        for a in range(phases_h.size):
+            for b in range(phases_w.size):
+                first_w = phases_w[b] - left  # input column of the first cell
+                skip = 0
+                if first_w < 0:
+                    skip = (-first_w + stride_w - 1) // stride_w
+                skip = min(skip, cols)
+                end = min(max((width - first_w + stride_w - 1) // stride_w, skip), cols)
+                for i in range(rows):
+                    row = out[plane, a, b, i]
+                    ih = phases_h[a] + i * stride_h - top
+                    if ih < 0 or ih >= height:
+                        row[:] = 0
+                        continue
+                    row[:skip] = 0
+                    row[end:] = 0
+                    inside = row[skip:end]
+                    if stride_w == 1:
+                        source = x[plane, ih, first_w + skip : first_w + end]
+                        for j in range(inside.size):
+                            inside[j] = source[j]
+                    elif inside.size > 0:
+                        whole = x[plane, ih, first_w + skip * stride_w :]
+                        for j in range(inside.size):
+                            inside[j] = whole[j * stride_w]
+
+
+@jit(parallel=True)
+def _pad_planes_parallel(slots, x, out, top, left, stride_h, stride_w, phases_h, phases_w):
+    for slot in prange(slots):
+        _pad_planes(intp(slot), slots, x, out, top, left, stride_h, stride_w, phases_h, phases_w)
+
+
+pad_planes = Kernel(_pad_planes, _pad_planes_parallel)
+
+
+@jit
+def _pad_pixels(slot, slots, x, out, top, left):
+    """x (N, H, W * C) -> out (N, Hp, Wp * C): zero padding in NHWC; `left` counts numbers, not pixels."""
+    images, height, width = x.shape
+    rows = out.shape[1]
+    tasks = images * rows
+    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+        n = task // rows
+        ih = task - n * rows - top
+        row = out[n, ih + top]
+        if ih < 0 or ih >= height:
+            row[:] = 0
+            continue
+        row[:left] = 0
+        row[left + width :] = 0
+        inside = row[left : left + width]
+        source = x[n, ih]
+        for j in range(inside.size):
+            inside[j] = source[j]
+
+
+@jit(parallel=True)
+def _pad_pixels_parallel(slots, x, out, top, left):
+    for slot in prange(slots):
+        _pad_pixels(intp(slot), slots, x, out, top, left)
+
+
+pad_pixels = Kernel(_pad_pixels, _pad_pixels_parallel)
+
+
+@jit
+def _planes_to_pixels(slot, slots, transpose, x, out, top, left):
+    """x (N, C, H, W) -> out (N, Hp, Wp, C), zero-padded; `transpose` is the address of `transpose_block`."""
+    images, channels, height, width = x.shape
+    rows, cols = out.shape[1], out.shape[2]
+    tasks = images * rows
+    item = x.itemsize
+    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+        n = task // rows
+        ih = task - n * rows - top
+        row = out[n, ih + top].reshape(cols * channels)
+        if ih < 0 or ih >= height:
+            row[:] = 0
+            continue
+        row[: left * channels] = 0
+        row[(left + width) * channels :] = 0
+        source = address_of(x) + ((n * channels) * height + ih) * width * item
+        call_address(
+            transpose,
+            (address_of(row) + left * channels * item, channels, source, height * width, channels, width),
+        )
+
+
+@jit(parallel=True)
+def _planes_to_pixels_parallel(slots, transpose, x, out, top, left):
+    for slot in prange(slots):
+        _planes_to_pixels(intp(slot), slots, transpose, x, out, top, left)
+
+
+planes_to_pixels = Kernel(_planes_to_pixels, _planes_to_pixels_parallel)
+
+@jit
+def _pixels_to_planes(slot, slots, transpose, x, out, top, left):
+    """x (N, H, W, C) -> out (N, C, Hp, Wp), zero-padded; tasks are image rows of all channels."""
+    images, height, width, channels = x.shape
+    rows, cols = out.shape[2], out.shape[3]
+    tasks = images * rows
+    item = x.itemsize
+    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+        n = task // rows
+        i = task - n * rows
+        ih = i - top
+        inside = ih >= 0 and ih < height
+        for c in range(channels):
+            row = out[n, c, i]
+            if inside:
+                row[:left] = 0
+                row[left + width :] = 0
+            else:
+                row[:] = 0
+        if inside:
+            target = address_of(out) + ((n * channels * rows + i) * cols + left) * item
+            source = address_of(x) + (n * height + ih) * width * channels * item
+            call_address(transpose, (target, rows * cols, source, channels, width, channels))
+
+
+@jit(parallel=True)
+def _pixels_to_planes_parallel(slots, transpose, x, out, top, left):
+    for slot in prange(slots):
+        _pixels_to_planes(intp(slot), slots, transpose, x, out, top, left)
+
+
+pixels_to_planes = Kernel(_pixels_to_planes, _pixels_to_planes_parallel)
+
+# Columns of one transpose task: enough to pay for the task, few enough to share a single matrix among threads.
+TRANSPOSE_COLUMNS = 256
+
+
+@jit
+def _transpose(slot, slots, transpose, x, out):
+    """x (B, R, C) -> out (B, C, R); tasks are bands of columns."""
+    batch, rows, cols = x.shape
+    bands = (cols + TRANSPOSE_COLUMNS - 1) // TRANSPOSE_COLUMNS
+    tasks = batch * bands
+    item = x.itemsize
+    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+        n = task // bands
+        first = (task - n * bands) * TRANSPOSE_COLUMNS
+        count = min(TRANSPOSE_COLUMNS, cols - first)
+        source = address_of(x) + (n * rows * cols + first) * item
+        target = address_of(out) + (n * rows * cols + first * rows) * item
+        call_address(transpose, (target, rows, source, cols, rows, count))
+
+
+@jit(parallel=True)
+def _transpose_parallel(slots, transpose, x, out):
+    for slot in prange(slots):
+        _transpose(intp(slot), slots, transpose, x, out)
+
+
+transpose_matrices = Kernel(_transpose, _transpose_parallel)

@@ -1,0 +1,129 @@
+"""The register tile: every convolution of the library spends its time in this loop.
+
+    C[crow[m] + v] (+)= sum over k < depth of  A[arow[m] + acol[k]] * B[brow[k] + v]      m < rows, v < cols
+
+A tile of `ROWS` x `VECTORS` accumulators stays in registers for the whole loop; each step loads VECTORS vectors of
+B, broadcasts one number of A per row and issues ROWS * VECTORS multiply-adds. What the offset tables hold decides
+which algorithm it is (see the modules that call it). Tables are int64, in elements.
+
+Contract: all pointers are addresses as integers. Rows at or beyond `rows` repeat the last valid row and are not
+stored; columns at or beyond `cols` are neither read nor written. C may be uninitialised unless ADD is given.
+With ADD, the new sums are added to C once at the end, so long sums are made of blocks (smaller rounding error).
+One tile writes its own part of C only; callers give different threads different parts.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastconv._kernels.isa import MACHINE
+from fastconv._kernels.jit import compile_callback
+from fastconv._kernels.simd import I64, Emitter, integers
+
+ADD, ROW_BIAS, LANE_BIAS, RELU = 1, 2, 4, 8  # flags: C += result; bias[m] per row; bias[v] per column; max(., 0)
+ARGUMENTS = 12
+
+
+@lru_cache(maxsize=None)
+def register_tile(rows: int, vectors: int, itemsize: int):
+    """The compiled tile of `rows` x `vectors` accumulators; `.address` is what `call_address` takes."""
+    ROWS, VECTORS, ITEMSIZE, BITS = rows, vectors, itemsize, MACHINE.vector_bits
+
+    def tile(depth, a, arow, acol, b, brow, c, crow, m, n, bias, flags):
+        _emit_tile(ROWS, VECTORS, ITEMSIZE, BITS, depth, a, arow, acol, b, brow, c, crow, m, n, bias, flags)
+
+    return compile_callback(tile, integers(ARGUMENTS))
+
+
+@intrinsic(prefer_literal=True)
+def _emit_tile(
+    typingctx, ROWS, VECTORS, ITEMSIZE, BITS, depth, a, arow, acol, b, brow, c, crow, rows, cols, bias, flags
+):  # fmt: skip
+    shape = [t.literal_value for t in (ROWS, VECTORS, ITEMSIZE)]
+    signature = types.void(
+        ROWS, VECTORS, ITEMSIZE, BITS, depth, a, arow, acol, b, brow, c, crow, rows, cols, bias, flags
+    )
+
+    def codegen(context, builder, signature, args):
+        _TileEmitter(builder, *shape).emit(*args[4:])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+class _TileEmitter:
+    def __init__(self, builder, rows, vectors, itemsize):
+        self.rows, self.vectors = rows, vectors
+        self.builder, self.simd = builder, Emitter(builder, itemsize)
+        self.cells = [(m, v) for m in range(rows) for v in range(vectors)]
+
+    def emit(self, depth, a, arow, acol, b, brow, c, crow, rows, cols, bias, flags):
+        simd, builder = self.simd, self.builder
+        a, b, c, bias = (simd.pointer(p) for p in (a, b, c, bias))
+        arow, acol, brow, crow = (simd.pointer(p, I64) for p in (arow, acol, brow, crow))
+        last = builder.sub(rows, I64(1))
+        row = [self._minimum(I64(m), last) for m in range(self.rows)]
+        a_rows = [simd.at(a, builder.load(simd.at(arow, r))) for r in row]
+        width = I64(self.vectors * simd.lanes)
+        with builder.if_else(builder.icmp_signed("==", cols, width)) as (full, partial):
+            for branch, masks in ((full, [None] * self.vectors), (partial, None)):
+                with branch:
+                    if masks is None:
+                        masks = [
+                            simd.first_lanes(builder.sub(cols, I64(v * simd.lanes))) for v in range(self.vectors)
+                        ]
+                    sums = self._multiply(depth, a_rows, acol, b, brow, masks)
+                    self._finish(sums, c, crow, row, rows, bias, flags, masks)
+
+    def _multiply(self, depth, a_rows, acol, b, brow, masks):
+        """The loop over k; returns the accumulators. LLVM turns the allocated cells into registers."""
+        simd, builder = self.simd, self.builder
+        cells = {cell: cgutils.alloca_once_value(builder, simd.zero()) for cell in self.cells}
+        for cell in self.cells:
+            builder.store(simd.zero(), cells[cell])
+        with cgutils.for_range(builder, depth) as loop:
+            b_row = simd.at(b, builder.load(simd.at(brow, loop.index)))
+            column = builder.load(simd.at(acol, loop.index))
+            b_vectors = [simd.load(simd.at(b_row, v * simd.lanes), mask) for v, mask in enumerate(masks)]
+            for m in range(self.rows):
+                simd.keep_order()
+                scalar = simd.broadcast(builder.load(simd.at(a_rows[m], column)))
+                for v in range(self.vectors):
+                    cell = cells[m, v]
+                    builder.store(simd.multiply_add(scalar, b_vectors[v], builder.load(cell)), cell)
+        return cells
+
+    def _finish(self, cells, c, crow, row, rows, bias, flags, masks):
+        """Bias, the stored rows (added to C if asked), ReLU."""
+        simd, builder = self.simd, self.builder
+
+        def asked(flag):
+            return builder.icmp_signed("!=", builder.and_(flags, I64(flag)), I64(0))
+
+        with builder.if_then(asked(ROW_BIAS)):
+            for m, v in self.cells:
+                value = simd.broadcast(builder.load(simd.at(bias, row[m])))
+                builder.store(builder.fadd(builder.load(cells[m, v]), value), cells[m, v])
+        with builder.if_then(asked(LANE_BIAS)):
+            values = [simd.load(simd.at(bias, v * simd.lanes), mask) for v, mask in enumerate(masks)]
+            for m, v in self.cells:
+                builder.store(builder.fadd(builder.load(cells[m, v]), values[v]), cells[m, v])
+        for m in range(self.rows):
+            with builder.if_then(builder.icmp_signed("<", I64(m), rows)):
+                c_row = simd.at(c, builder.load(simd.at(crow, I64(m))))
+                places = [(cells[m, v], simd.at(c_row, v * simd.lanes), masks[v]) for v in range(self.vectors)]
+                with builder.if_then(asked(ADD)):
+                    for cell, place, mask in places:
+                        builder.store(builder.fadd(builder.load(cell), simd.load(place, mask)), cell)
+                with builder.if_then(asked(RELU)):
+                    for cell, _, _ in places:
+                        builder.store(simd.relu(builder.load(cell)), cell)
+                for cell, place, mask in places:
+                    simd.store(builder.load(cell), place, mask)
+
+    def _minimum(self, x, y):
+        return self.builder.select(self.builder.icmp_signed("<", x, y), x, y)
