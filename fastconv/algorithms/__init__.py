@@ -1,0 +1,15 @@
+"""The registry: every convolution algorithm, in the order in which ties are broken.
+
+An algorithm gives one pass object per direction; a pass has `run(...)`, `cycles` (predicted, of one core) and
+`workspace` (bytes of scratch). The registry is also the test matrix and the benchmark matrix: adding an algorithm
+means one module and one entry here.
+"""
+
+from __future__ import annotations
+
+from fastconv.algorithms import direct, im2col
+from fastconv.algorithms.base import PASSES, Algorithm
+
+ALGORITHMS: tuple[Algorithm, ...] = (direct.ALGORITHM, im2col.ALGORITHM)
+
+__all__ = ["ALGORITHMS", "PASSES", "Algorithm"]

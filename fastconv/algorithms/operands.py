@@ -1,0 +1,109 @@
+"""How the input of a pass lies in memory, and how it is zero-padded: tables of offsets follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.blocks import transpose_block
+from fastconv._kernels.prepare import pad_pixels, pad_planes, pixels_to_planes, planes_to_pixels
+from fastconv.workspace import Scratch
+
+_ONE_PHASE = np.zeros(1, np.int64)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An image batch of `channels` channels, given in one layout and padded into the same or the other one.
+
+    Padding surrounds the given height x width with `top` rows and `left` columns of zeros, up to `rows` x `cols`.
+    Planes may be split by stride (`phases_h`, `phases_w`: the phases kept): see `prepare.pad_planes`.
+    """
+
+    given_channels_last: bool
+    channels_last: bool
+    channels: int
+    height: int
+    width: int
+    top: int
+    left: int
+    rows: int
+    cols: int
+    stride: tuple[int, int] = (1, 1)
+    phases_h: tuple[int, ...] = (0,)
+    phases_w: tuple[int, ...] = (0,)
+
+    @property
+    def same_order(self) -> bool:
+        """Whether numbers keep their order; an image of one channel is the same in both layouts."""
+        return self.given_channels_last == self.channels_last or self.channels == 1
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the kernel can read the given array itself."""
+        return (
+            self.same_order
+            and (self.rows, self.cols) == (self.height, self.width)
+            and self.stride == (1, 1)
+        )
+
+    @property
+    def plane(self) -> int:
+        """Numbers of one channel of one image."""
+        return len(self.phases_h) * len(self.phases_w) * self.rows * self.cols
+
+    @property
+    def image(self) -> int:
+        return self.channels * self.plane
+
+    # Offsets from one number to its neighbour along each axis.
+
+    @property
+    def channel_step(self) -> int:
+        return 1 if self.channels_last else self.plane
+
+    @property
+    def col_step(self) -> int:
+        return self.channels if self.channels_last else 1
+
+    @property
+    def row_step(self) -> int:
+        return self.cols * self.col_step
+
+    def scratch_bytes(self, itemsize: int) -> int:
+        """Scratch memory per image."""
+        return 0 if self.in_place else self.image * itemsize
+
+    @cached_property
+    def _phase_tables(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(self.phases_h), np.array(self.phases_w)
+
+    def prepare(self, given: np.ndarray, slots: int, scratch: Scratch) -> np.ndarray:
+        """The padded numbers of some images as a flat array; `given` itself where that will do."""
+        if self.in_place:
+            return given.reshape(-1)
+        images = len(given)
+        padded = scratch.take((images * self.image,), given.dtype)
+        transpose = transpose_block(given.dtype.itemsize).address
+        if self.same_order and not self.channels_last:
+            planes = padded.reshape(
+                images * self.channels, len(self.phases_h), len(self.phases_w), self.rows, self.cols
+            )
+            source = given.reshape(-1, self.height, self.width)
+            runtime.run_on(pad_planes, slots, source, planes, self.top, self.left, *self.stride, *self._phase_tables)
+        elif self.same_order:
+            source = given.reshape(images, self.height, -1)
+            pixels = padded.reshape(images, self.rows, -1)
+            runtime.run_on(pad_pixels, slots, source, pixels, self.top, self.left * self.channels)
+        elif self.channels_last:
+            source = given.reshape(images, self.channels, self.height, self.width)
+            target = padded.reshape(images, self.rows, self.cols, self.channels)
+            runtime.run_on(planes_to_pixels, slots, transpose, source, target, self.top, self.left)
+        else:
+            source = given.reshape(images, self.height, self.width, self.channels)
+            target = padded.reshape(images, self.channels, self.rows, self.cols)
+            runtime.run_on(pixels_to_planes, slots, transpose, source, target, self.top, self.left)
+        return padded

@@ -1,0 +1,210 @@
+"""Forward and gradient of x with vectors over output pixels: tables and sizes, made once per problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.blocks import copy_block
+from fastconv._kernels.isa import TileShape, best_tile
+from fastconv._kernels.over_pixels import OverPixels, over_pixels_direct, over_pixels_packed
+from fastconv._kernels.register_tile import register_tile
+from fastconv.algorithms import costs
+from fastconv.algorithms.axes import ForwardAxis, GradientAxis
+from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.operands import Operand
+from fastconv.algorithms.tables import offsets
+from fastconv.problem import ConvProblem
+from fastconv.workspace import Scratch
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The tables of one launch. `geometry` lacks task sizes until `_sized` chose them."""
+
+    arow: np.ndarray
+    acol: np.ndarray
+    brow: np.ndarray
+    crow: np.ndarray
+    geometry: OverPixels
+
+
+def _geometry(p: ConvProblem, filters: int, rows: int, cols: int, source: Operand, **places: int) -> OverPixels:
+    return OverPixels(
+        images=0, groups=p.groups, filters=filters, rows=rows, cols=cols, pitch=source.cols, x_start=0,
+        x_image=source.image, x_group=source.channels // p.groups * source.plane,
+        w_group=p.group_filters * (1 if p.channels_last else p.group_channels * p.taps),
+        tile_rows=0, tile_cols=0, tiles=0, band=0, share=0, depth_block=0, relu=0, **places,
+    )  # fmt: skip
+
+
+def _forward(p: ConvProblem) -> tuple[Operand, list[Grid]]:
+    vertical = ForwardAxis.of(p.KH, p.stride[0], p.dilation[0], p.OH)
+    horizontal = ForwardAxis.of(p.KW, p.stride[1], p.dilation[1], p.OW)
+    plain = p.no_padding and p.stride == (1, 1)
+    rows, cols = (p.H, p.W) if plain else (vertical.length, horizontal.length)
+    source = Operand(
+        p.channels_last, False, p.C, p.H, p.W, p.pads[0][0], p.pads[1][0], rows, cols, p.stride, vertical.phases,
+        horizontal.phases,
+    )  # fmt: skip
+    brow = offsets(
+        np.arange(p.group_channels) * source.plane,
+        np.array([(phase * len(horizontal.phases) * rows + at) * cols for phase, at in vertical.tap]),
+        np.array([phase * rows * cols + at for phase, at in horizontal.tap]),
+    )
+    filters, depth = np.arange(p.group_filters), p.group_channels * p.taps
+    if p.channels_last:
+        arow, acol = filters, offsets(np.arange(p.group_channels) * p.F, np.arange(p.taps) * p.group_channels * p.F)
+    else:
+        arow, acol = filters * depth, np.arange(depth)
+    step, col = (1, p.F) if p.channels_last else (p.OH * p.OW, 1)
+    geometry = _geometry(
+        p, p.group_filters, p.OH, p.OW, source, out_start=0, out_image=p.F * p.OH * p.OW,
+        out_group=p.group_filters * step, out_row=p.OW * col, out_col=col,
+    )  # fmt: skip
+    return source, [Grid(arow, acol, brow, filters * step, geometry)]
+
+
+def _gradient(p: ConvProblem) -> tuple[Operand, list[Grid]]:
+    """dx[c, i] = sum over f, taps of w[f, c, tap] * dout[f, o]: weights are walked by filters, no transposed copy."""
+    vertical = GradientAxis.of(p.H, p.KH, p.stride[0], p.dilation[0], p.pads[0][0], p.OH)
+    horizontal = GradientAxis.of(p.W, p.KW, p.stride[1], p.dilation[1], p.pads[1][0], p.OW)
+    source = Operand(
+        p.channels_last, False, p.F, p.OH, p.OW, vertical.front, horizontal.front, vertical.length, horizontal.length
+    )
+    channels, filters = np.arange(p.group_channels), np.arange(p.group_filters)
+    per_filter = p.group_channels * p.taps
+    step, col = (1, p.C) if p.channels_last else (p.H * p.W, 1)
+    grids = []
+    for down in vertical.phases:
+        for across in horizontal.phases:
+            kernel_h, at_h = np.array(down.taps, np.int64).reshape(-1, 2).T
+            kernel_w, at_w = np.array(across.taps, np.int64).reshape(-1, 2).T
+            taps = offsets(kernel_h * p.KW, kernel_w)
+            if p.channels_last:
+                arow, acol = channels * p.F, offsets(filters, taps * p.group_channels * p.F)
+            else:
+                arow, acol = channels * p.taps, offsets(filters * per_filter, taps)
+            geometry = _geometry(
+                p, p.group_channels, down.count, across.count, source,
+                out_start=(down.first * p.W + across.first) * col, out_image=p.C * p.H * p.W,
+                out_group=p.group_channels * step, out_row=p.stride[0] * p.W * col, out_col=p.stride[1] * col,
+            )  # fmt: skip
+            brow = offsets(filters * source.plane, at_h * source.cols, at_w)
+            grids.append(Grid(arow, acol, brow, channels * step, geometry))
+    return source, grids
+
+
+class OverPixelsPass:
+    """One pass: `run(operand, w, bias, out)` with operand x, or dout for the gradient of x."""
+
+    @staticmethod
+    def declines(problem: ConvProblem, gradient: bool) -> bool:
+        """Planes are split by stride only where they come from planes."""
+        return problem.channels_last and problem.stride != (1, 1) and not gradient
+
+    def __init__(self, problem: ConvProblem, threads: int, *, packed: bool, gradient: bool, relu: bool = False):
+        self.problem, self.threads, self.packed = problem, threads, packed
+        self.source, grids = (_gradient if gradient else _forward)(problem)
+        itemsize = problem.dtype.itemsize
+        image_bytes = self.source.scratch_bytes(itemsize)
+        self.images = max(min(costs.CHUNK_BYTES // max(image_bytes, 1), problem.N), 1)
+        self.launches = [self._sized(grid, int(relu)) for grid in grids]
+        self.copy = copy_block(itemsize)
+        self.workspace = self.images * image_bytes + max((sum(x[-1]) for x in self.launches), default=0) * itemsize
+        moved = 2 * image_bytes * problem.N
+        split = problem.N * self.source.image if self.source.stride[1] > 1 else 0
+        self.cycles = sum(self._cycles(grid) for grid, *_ in self.launches) + (
+            moved * costs.CYCLES_PER_BYTE_MOVED + split * costs.CYCLES_PER_NUMBER_SPLIT + costs.CYCLES_PER_LAUNCH
+        )
+
+    def _sized(self, grid: Grid, relu: int):
+        """Tile shape and task sizes: (grid, tile, trow, prow, (panel numbers, scratch numbers))."""
+        g, itemsize = grid.geometry, self.problem.dtype.itemsize
+        depth = max(grid.acol.size, 1)
+        tasks = self.threads * costs.TASKS_PER_THREAD if self.threads > 1 else 1
+        if self.packed:
+            pixels = self.images * g.rows * g.cols
+            tile = best_tile(g.filters, pixels, itemsize)
+            block, band = min(depth, costs.DEPTH_BLOCK), 0
+            tiles = max(costs.L2_BYTES // (block * tile.cols * itemsize), 1)
+            tiles = max(min(tiles, ceil_div(pixels, tile.cols) * g.groups // tasks), 1)
+            share = costs.split(g.filters, tasks // (ceil_div(pixels, tiles * tile.cols) * g.groups), tile.rows)
+            panel, scratch = tiles * block * tile.cols, tiles * share * tile.cols
+        else:
+            tile = best_tile(g.filters, (g.rows - 1) * g.pitch + g.cols, itemsize)
+            block = depth
+            tiles = max(min(costs.L2_BYTES // (depth * tile.cols * itemsize), 8), 1)
+            band = _band(g, tile, ceil_div(tasks, self.images * g.groups))
+            share = costs.split(
+                g.filters, tasks // (self.images * g.groups * ceil_div(g.rows, band)), tile.rows
+            )
+            panel, scratch = 0, tile.rows * tile.cols
+        geometry = g._replace(
+            tile_rows=tile.rows, tile_cols=tile.cols, tiles=tiles, band=band, share=share, depth_block=block, relu=relu
+        )
+        trow = np.arange(share) * (tiles if self.packed else 1) * tile.cols
+        prow = np.arange(block) * tile.cols
+        sized = Grid(grid.arow, grid.acol, grid.brow, grid.crow, geometry)
+        return sized, tile, trow, prow, (self.threads * panel, self.threads * scratch)
+
+    def _cycles(self, grid: Grid) -> float:
+        """Predicted cycles of one core."""
+        p, g, depth = self.problem, grid.geometry, grid.acol.size
+        item = p.dtype.itemsize
+        tile = best_tile(g.filters, g.tile_cols, item)
+        results = g.rows * g.cols * g.filters * p.N * g.groups
+        if self.packed:
+            pixels = p.N * g.rows * g.cols
+            runs = pixels / g.cols + pixels / g.tile_cols
+            passes = ceil_div(g.filters, g.share)
+            packing = g.groups * passes * depth * (runs * costs.CYCLES_PER_RUN + pixels * item * 2 / 64)
+            storing = results * (costs.CYCLES_PER_RUN / g.cols + item * 2 / 64)
+            return tile.cycles_for(g.filters, pixels) * depth * g.groups + packing + storing
+        columns = (g.rows - 1) * g.pitch + g.cols
+        storing = 0.0
+        if g.pitch != g.cols or g.out_col != 1:
+            storing = results * (costs.CYCLES_PER_RUN / min(g.cols, g.tile_cols) + g.out_col * item * 2 / 64)
+        return tile.cycles_for(g.filters, columns) * depth * g.groups * p.N + storing
+
+    def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+        """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""
+        for first in range(0, self.problem.N, self.images):
+            images = slice(first, min(first + self.images, self.problem.N))
+            self._run_images(operand[images], w.reshape(-1), bias, out[images].reshape(-1))
+
+    def _run_images(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+        p, source, images = self.problem, self.source, len(operand)
+        slots = runtime.slots_for(p.multiply_adds * images // p.N)
+        slots = min(slots, self.threads)
+        dtype = p.dtype
+        with Scratch() as scratch:
+            x = source.prepare(operand, slots, scratch)
+            for grid, tile, trow, prow, (panel, tiles) in self.launches:
+                geometry = grid.geometry._replace(images=images)
+                results = scratch.take((self.threads, tiles // self.threads), dtype)
+                counter = np.zeros(1, np.int64)
+                compiled = register_tile(tile.rows, tile.vectors, dtype.itemsize)
+                common = (counter, compiled.address, self.copy.address, w, grid.arow, grid.acol, x, grid.brow, bias,
+                          out, grid.crow, trow)  # fmt: skip
+                if self.packed:
+                    panels = scratch.take((self.threads, panel // self.threads), dtype)
+                    runtime.run_on(over_pixels_packed, slots, *common, prow, panels, results, geometry)
+                else:
+                    starts = np.empty((self.threads, geometry.tiles), np.int64)
+                    runtime.run_on(over_pixels_direct, slots, *common, results, starts, geometry)
+
+
+def _band(g: OverPixels, tile: TileShape, bands: int) -> int:
+    """Output rows of one task: about 1 / bands of them, such that the last tile of a band is well filled."""
+    if bands <= 1:
+        return g.rows
+
+    def tiles_of(rows: int) -> int:
+        return ceil_div((rows - 1) * g.pitch + g.cols, tile.cols) if rows else 0
+
+    most = ceil_div(g.rows, bands)
+    candidates = range(max(most // 2, 1), most + 1)
+    return min(candidates, key=lambda band: (g.rows // band * tiles_of(band) + tiles_of(g.rows % band), -band))

@@ -1,0 +1,183 @@
+"""Gradient of the weights on the `weight_gradient` kernel: which operand gives rows, which gives vectors, made once per problem.
+
+Three arrangements of  dw[f, k] = sum over pixels of dout[f, pixel] * x[window(pixel) + k]:
+
+* `taps_by_filters`: rows are taps, vectors run over filters. Needs `dout` channels-last; x only padded.
+* `filters_by_taps`: rows are filters, vectors run over (kw, c). Needs x channels-last; `dout` as it is.
+* `packed`: as the last, with whole windows copied side by side first (im2col): for few channels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.blocks import copy_block, transpose_block
+from fastconv._kernels.isa import TileShape, best_tile
+from fastconv._kernels.prepare import transpose_matrices
+from fastconv._kernels.register_tile import register_tile
+from fastconv._kernels.weight_gradient import WeightGradient, weight_gradient
+from fastconv.algorithms import costs
+from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.operands import Operand
+from fastconv.algorithms.tables import offsets
+from fastconv.problem import ConvProblem
+from fastconv.workspace import Scratch
+
+_TAP_ROWS_SLOWDOWN = 1.1  # measured over 3x3 layers: rows that walk taps touch more cache lines than rows of dout
+_ROWS_PER_TASK = 96
+_SPLIT_BYTES = 2**21  # all partial results of the splits together
+_DEPTH_BLOCK = 256  # pixels summed in registers before they are added to dw: short sums keep float32 accurate
+
+
+class WeightGradientPass:
+    """`run(x, dout, dw)` fills dw; both operands C-contiguous in the problem's layout."""
+
+    def __init__(self, problem: ConvProblem, threads: int, *, rows_are_taps: bool, packed: bool):
+        assert not (rows_are_taps and packed)
+        self.problem, self.threads, self.rows_are_taps, self.packed = problem, threads, rows_are_taps, packed
+        p, itemsize = problem, problem.dtype.itemsize
+        # x as planes only where rows walk taps of a channels-first input; everywhere else as pixels.
+        planes, last = rows_are_taps and not p.channels_last, p.channels_last
+        plane = p.OH * p.OW
+        self.x = Operand(last, not planes, p.C, p.H, p.W, p.pads[0][0], p.pads[1][0], *p.padded)
+        self.dout = Operand(last, rows_are_taps or last, p.F, 1, plane, 0, 0, 1, plane)
+        window = (
+            np.arange(p.KH) * p.dilation[0] * self.x.row_step,
+            np.arange(p.KW) * p.dilation[1] * self.x.col_step,
+        )
+        channels = np.arange(p.group_channels) * self.x.channel_step
+        filters = np.arange(p.group_filters) * self.dout.channel_step
+        pixel_x = (
+            self.x.image, p.stride[0] * self.x.row_step, p.stride[1] * self.x.col_step,
+            p.group_channels * self.x.channel_step,
+        )  # fmt: skip
+        pixel_dout = (
+            self.dout.image, p.OW * self.dout.col_step, self.dout.col_step, p.group_filters * self.dout.channel_step
+        )
+        depth = p.taps * p.group_channels
+        self.runs = np.empty(0, np.int64)
+        if rows_are_taps:
+            self.arow = offsets(channels, *window) if planes else offsets(*window, channels)
+            a_pixel, b_pixel = pixel_x, pixel_dout
+            run_starts, run_length = np.zeros(1, np.int64), p.group_filters
+        else:
+            self.arow = filters
+            a_pixel, b_pixel = pixel_dout, pixel_x
+            joined = p.groups == 1 and p.dilation[1] == 1  # then taps (kw, c) of one kh lie side by side
+            run_starts = offsets(window[0]) if joined else offsets(*window)
+            run_length = p.KW * p.C if joined else p.group_channels
+            if packed:
+                self.runs = run_starts
+        widths = depth if packed else run_length
+        self.tile = best_tile(self.arow.size, widths, itemsize)
+        self.run_length = run_length if packed else 0
+        columns = [
+            (start + first, index * widths + first, min(self.tile.cols, widths - first))
+            for index, start in enumerate(np.zeros(1, np.int64) if packed else run_starts)
+            for first in range(0, widths, self.tile.cols)
+        ]
+        self.column_b, self.column_out, self.column_width = np.array(columns, np.int64).reshape(-1, 3).T.copy()
+        # The result as the kernel writes it: (groups, rows, columns), except straight into a channels-last dw.
+        self.direct = rows_are_taps and p.channels_last
+        self.out_columns = p.F if self.direct else p.group_filters if rows_are_taps else depth
+        self.crow = np.arange(self.arow.size) * self.out_columns
+        out_group = p.group_filters if self.direct else self.arow.size * self.out_columns
+        self.dw_size = p.F * depth
+        self._size(a_pixel, b_pixel, out_group)
+
+    def _size(self, a_pixel: tuple[int, ...], b_pixel: tuple[int, ...], out_group: int) -> None:
+        p, itemsize = self.problem, self.problem.dtype.itemsize
+        self.image_bytes = self.x.scratch_bytes(itemsize) + self.dout.scratch_bytes(itemsize)
+        self.images = max(min(costs.CHUNK_BYTES // max(self.image_bytes, 1), p.N), 1)
+        pixels = self.images * p.OH * p.OW
+        tasks = self.threads * costs.TASKS_PER_THREAD if self.threads > 1 else 1
+        rows = self.arow.size
+        # A task numbers its pixels once for all of its rows, so it takes many rows; packed ones take them all.
+        band = rows if self.packed else min(rows, _ROWS_PER_TASK)
+        band = ceil_div(ceil_div(rows, ceil_div(rows, band)), self.tile.rows) * self.tile.rows
+        bands = ceil_div(rows, band) * p.groups
+        # Few tasks: cut the pixels too, each part into a result of its own, where results are small.
+        splits = 1
+        if bands < tasks and self.dw_size * itemsize * ceil_div(tasks, bands) <= _SPLIT_BYTES:
+            splits = max(min(ceil_div(tasks, bands), pixels // (4 * _DEPTH_BLOCK)), 1)
+        self.geometry = WeightGradient(
+            images=self.images, groups=p.groups, rows=p.OH, cols=p.OW,
+            a_image=a_pixel[0], a_row=a_pixel[1], a_col=a_pixel[2], a_group=a_pixel[3],
+            b_image=b_pixel[0], b_row=b_pixel[1], b_col=b_pixel[2], b_group=b_pixel[3],
+            out_group=out_group, out_split=self.dw_size, tile_rows=self.tile.rows, band=band, splits=splits,
+            depth_block=_DEPTH_BLOCK, run_length=self.run_length, add=0,
+        )  # fmt: skip
+        self.copy, self.transpose = copy_block(itemsize), transpose_block(itemsize)
+        panel = _DEPTH_BLOCK * self.runs.size * self.run_length * itemsize
+        scratch_dw = 0 if self.direct and splits == 1 else self.dw_size * itemsize * (splits + 1)
+        self.workspace = self.images * self.image_bytes + scratch_dw + self.threads * (panel + 3 * 8 * _DEPTH_BLOCK)
+        self.cycles = self._cycles()
+
+    def _cycles(self) -> float:
+        p, itemsize = self.problem, self.problem.dtype.itemsize
+        pixels = p.N * p.OH * p.OW
+        width = int(self.column_width.sum())
+        steps = sum(self.tile.cycles_for(self.arow.size, int(w)) for w in self.column_width)
+        if self.rows_are_taps:
+            steps *= _TAP_ROWS_SLOWDOWN
+        # Each block visits its results once: a load, an add and a store of every vector.
+        visits = self.arow.size * width * itemsize / 64 * 2 / _DEPTH_BLOCK
+        packing = 0.0
+        if self.packed:
+            bands = ceil_div(self.arow.size, self.geometry.band)
+            packing = bands * self.runs.size * (costs.CYCLES_PER_RUN + self.run_length * itemsize * 2 / 64)
+        moved = 2 * self.image_bytes * p.N + (0 if self.direct else 2 * self.dw_size * itemsize)
+        return pixels * p.groups * (steps + visits + packing) + moved * costs.CYCLES_PER_BYTE_MOVED + (
+            costs.CYCLES_PER_LAUNCH * (3 + self.problem.N / self.images)
+        )  # fmt: skip
+
+    def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
+        p, g = self.problem, self.geometry
+        with Scratch() as scratch:
+            straight = self.direct and g.splits == 1
+            partial = dw.reshape(1, -1) if straight else scratch.take((g.splits, self.dw_size), p.dtype)
+            for first in range(0, p.N, self.images):
+                images = slice(first, min(first + self.images, p.N))
+                self._run_images(x[images], dout[images], partial, first > 0)
+            if straight:
+                return
+            total = partial[0]
+            for part in partial[1:]:
+                total += part
+            self._store(total, dw)
+
+    def _store(self, total: np.ndarray, dw: np.ndarray) -> None:
+        """Bring the result from (groups, rows, columns) into the layout of dw."""
+        p = self.problem
+        depth = p.taps * p.group_channels
+        if self.direct:
+            dw.reshape(-1)[:] = total
+        elif self.rows_are_taps:  # (G, C KH KW, F) -> (G, F, C KH KW)
+            self._transpose(total.reshape(p.groups, depth, p.group_filters), dw)
+        elif not p.channels_last:  # (F, KH KW, C) -> (F, C, KH KW)
+            self._transpose(total.reshape(p.F, p.taps, p.group_channels), dw)
+        elif p.groups == 1:  # (F, KH KW C) -> (KH KW C, F)
+            self._transpose(total.reshape(1, p.F, depth), dw)
+        else:
+            dw.reshape(depth, p.F)[:] = total.reshape(p.F, depth).T
+
+    def _transpose(self, matrices: np.ndarray, out: np.ndarray) -> None:
+        batch, rows, cols = matrices.shape
+        work = matrices.size * 8
+        runtime.launch(transpose_matrices, work, self.transpose.address, matrices, out.reshape(batch, cols, rows))
+
+    def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool) -> None:
+        p, g, images = self.problem, self.geometry, len(x)
+        slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
+        with Scratch() as scratch:
+            x, dout = self.x.prepare(x, slots, scratch), self.dout.prepare(dout, slots, scratch)
+            a, b = (x, dout) if self.rows_are_taps else (dout, x)
+            tables = np.empty((slots, 3 * g.depth_block), np.int64)
+            panels = scratch.take((slots, g.depth_block * self.runs.size * self.run_length), p.dtype)
+            tile = register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize)
+            runtime.run_on(
+                weight_gradient, slots, np.zeros(1, np.int64), tile.address, self.copy.address, a, self.arow, b,
+                self.runs, self.column_b, self.column_out, self.column_width, partial, self.crow, tables,
+                panels, g._replace(images=images, add=int(add)),
+            )  # fmt: skip

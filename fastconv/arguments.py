@@ -1,0 +1,149 @@
+"""Loose arguments in, strict ones out: the checks and messages that every public function shares.
+
+Messages read `function: argument rule, got value`. Nothing downstream of these helpers sees a loose form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def array(function: str, name: str, value: Any, ndim: int | tuple[int, ...] | None = None) -> np.ndarray:
+    """`value` as an array of real numbers with one of the given ranks.
+
+    Raises
+    ------
+    TypeError : not an array of booleans, integers or floats (object, complex and text arrays are refused).
+    ValueError : wrong number of dimensions.
+    """
+    try:
+        result = np.asarray(value)
+    except ValueError as error:
+        raise TypeError(f"{function}: {name} must be an array of numbers, got {type(value).__name__} ({error})") from None
+    if result.dtype.kind not in "biuf" or result.dtype.itemsize > 8:
+        raise TypeError(
+            f"{function}: {name} must hold float16, float32, float64, integers or booleans, got dtype {result.dtype}"
+        )
+    ranks = (ndim,) if isinstance(ndim, int) else ndim
+    if ranks is not None and result.ndim not in ranks:
+        expected = " or ".join(map(str, ranks))
+        raise ValueError(f"{function}: {name} must have {expected} dimensions, got shape {result.shape}")
+    return result
+
+
+def dtypes(*arrays: np.ndarray | None) -> tuple[np.dtype, np.dtype]:
+    """(dtype to compute in, dtype to return) for the given arrays.
+
+    float32 and float64 are computed as such, float16 in float32 and returned as float16; integers and booleans
+    alone become float64.
+    """
+    result = np.result_type(*[a.dtype for a in arrays if a is not None]).newbyteorder("=")
+    if result in _FLOATS:
+        return result, result
+    if result == np.float16:
+        return _FLOATS[0], result
+    return _FLOATS[1], _FLOATS[1]
+
+
+def dense(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The array itself if it is C-contiguous, aligned and native of that dtype, a copy otherwise."""
+    return np.require(value, dtype, ("C", "A"))
+
+
+def integer(function: str, name: str, value: Any, minimum: int) -> int:
+    """`value` as a Python int of at least `minimum`."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{function}: {name} must be an integer, got {value!r}")
+    value = value.__index__()
+    if value < minimum:
+        raise ValueError(f"{function}: {name} must be at least {minimum}, got {value}")
+    return value
+
+
+def pair(function: str, name: str, value: Any, minimum: int) -> Pair:
+    """An integer or a pair of integers (vertical, horizontal) as a pair."""
+    if type(value) is int and value >= minimum:
+        return value, value
+    if (isinstance(value, Sequence) and not isinstance(value, str)) or np.ndim(value) == 1:
+        if len(value) != 2:
+            raise ValueError(f"{function}: {name} must be an integer or a pair, got {value!r}")
+        return integer(function, name, value[0], minimum), integer(function, name, value[1], minimum)
+    both = integer(function, name, value, minimum)
+    return both, both
+
+
+def choice(function: str, name: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """`value` if it is one of the allowed ones."""
+    if not any(value is a or (isinstance(value, str) and value == a) for a in allowed):
+        kind = ValueError if isinstance(value, str) or value is None else TypeError
+        raise kind(f"{function}: {name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def real(function: str, name: str, value: Any) -> float:
+    """A finite number."""
+    if isinstance(value, (bool, np.bool_, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{function}: {name} must be a number, got {value!r}")
+    result = float(value)
+    if not np.isfinite(result):
+        raise ValueError(f"{function}: {name} must be finite, got {result}")
+    return result
+
+
+def pads(function: str, padding: Any) -> Pads | str:
+    """Every form of `padding` as ((top, bottom), (left, right)), or one of the names "same", "same_lower".
+
+    Accepts an integer, (vertical, horizontal), ((top, bottom), (left, right)), "valid", "same", "same_lower".
+    """
+    if type(padding) is int and padding >= 0:
+        return (padding, padding), (padding, padding)
+    if isinstance(padding, str):
+        choice(function, "padding", padding, ("valid", "same", "same_lower"))
+        return ((0, 0), (0, 0)) if padding == "valid" else padding
+    if isinstance(padding, (Sequence, np.ndarray)):
+        if len(padding) != 2:
+            raise ValueError(
+                f"{function}: padding must be an integer, (vertical, horizontal) or ((top, bottom), (left, right)), "
+                f"got {padding!r}"
+            )
+        return pair(function, "padding", padding[0], 0), pair(function, "padding", padding[1], 0)
+    both = integer(function, "padding", padding, 0)
+    return (both, both), (both, both)
+
+
+def resolve_pads(named: Pads | str, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pads:
+    """The four numbers for "same" (TensorFlow's rule: ceil(size / stride) outputs, the odd cell at the end)."""
+    if not isinstance(named, str):
+        return named
+    result = []
+    for length, taps, step, gap in zip(size, kernel, stride, dilation, strict=True):
+        total = max((-(-length // step) - 1) * step + gap * (taps - 1) + 1 - length, 0)
+        small, large = total // 2, total - total // 2
+        result.append((small, large) if named == "same" else (large, small))
+    return result[0], result[1]
+
+
+def output_length(padded: int, kernel: int, stride: int, dilation: int = 1) -> int:
+    """How many windows of a (dilated) kernel fit along a padded axis: the library's one output-size formula."""
+    return (padded - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def output_array(function: str, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Check a caller's `out` array, or make a fresh one."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{function}: out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"{function}: out must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{function}: out must be writeable, got a read-only array")
+    return out

@@ -1,0 +1,325 @@
+"""2-D convolution: arguments -> problem -> plan -> kernel -> result, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastconv import arguments, padding, runtime
+from fastconv._kernels.elementwise import relu_mask
+from fastconv._kernels.reduce import sum_pixels, sum_planes
+from fastconv.arguments import Pads
+from fastconv.plan import Explanation, check_algorithm, explain, plan
+from fastconv.problem import LAYOUTS, ConvProblem
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+ACTIVATIONS = (None, "relu")
+_NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
+_ONE_SIDE_NONE: Pads = ((0, 0), (0, 0))
+
+
+@dataclass(frozen=True)
+class ConvCache:
+    """What `conv2d_backward` needs of a forward call; treat it as opaque.
+
+    It keeps references to x, w and, for ReLU, the output (copies only where they had to be converted): changing them
+    in place between forward and backward changes the gradients.
+    """
+
+    problem: ConvProblem
+    algorithm: str
+    x: np.ndarray
+    w: np.ndarray
+    out: np.ndarray | None  # kept for ReLU only
+    has_bias: bool
+    result_dtype: np.dtype
+    pad_cache: Any
+
+
+def _problem(
+    function: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, stride: Any, pads: Any,
+    dilation: Any, groups: Any, layout: str,
+) -> ConvProblem:  # fmt: skip
+    """Check sizes against each other and normalise every loose form."""
+    stride = arguments.pair(function, "stride", stride, 1)
+    dilation = arguments.pair(function, "dilation", dilation, 1)
+    groups = arguments.integer(function, "groups", groups, 1)
+    pads = arguments.pads(function, pads)
+    if layout == "NHWC":
+        (N, H, W, C), (KH, KW, channels, F) = x_shape, w_shape
+    else:
+        (N, C, H, W), (F, channels, KH, KW) = x_shape, w_shape
+    if C % groups or F % groups:
+        raise ValueError(f"{function}: groups must divide channels and filters, got {groups} for {C} and {F}")
+    if channels * groups != C:
+        raise ValueError(
+            f"{function}: w has {channels} input channels per group, expected x's channels / groups = {C} / {groups} "
+            f"= {C // groups}"
+        )
+    if KH < 1 or KW < 1:
+        raise ValueError(f"{function}: w must have a kernel of at least 1x1, got {KH}x{KW}")
+    pads = arguments.resolve_pads(pads, (H, W), (KH, KW), stride, dilation)
+    problem = ConvProblem(N, C, H, W, F, KH, KW, stride, pads, dilation, groups, layout, dtype)
+    if problem.OH < 1 or problem.OW < 1:
+        reach = (dilation[0] * (KH - 1) + 1, dilation[1] * (KW - 1) + 1)
+        raise ValueError(
+            f"{function}: the dilated kernel must not be larger than the padded input, got kernel {reach[0]}x{reach[1]} "
+            f"and padded input {problem.padded[0]}x{problem.padded[1]}"
+        )
+    return problem
+
+
+def _run(
+    function: str, x: Any, w: Any, b: Any, stride: Any, pads: Any, dilation: Any, groups: Any, padding_mode: str,
+    layout: str, activation: str | None, algorithm: str, out: Any, keep: bool,
+) -> tuple[np.ndarray, ConvCache | None]:  # fmt: skip
+    x, w = arguments.array(function, "x", x, 4), arguments.array(function, "w", w, 4)
+    arguments.choice(function, "layout", layout, LAYOUTS)
+    arguments.choice(function, "activation", activation, ACTIVATIONS)
+    arguments.choice(function, "padding_mode", padding_mode, PADDING_MODES)
+    check_algorithm(function, algorithm)
+    if b is not None:
+        b = arguments.array(function, "b", b, 1)
+    dtype, result_dtype = arguments.dtypes(x, w, b)
+    problem = _problem(function, x.shape, w.shape, dtype, stride, pads, dilation, groups, layout)
+    if b is not None and b.shape != (problem.F,):
+        raise ValueError(f"{function}: b must have one number per filter, shape ({problem.F},), got {b.shape}")
+    x_given, pad_cache = x, None
+    x, w = arguments.dense(x, dtype), arguments.dense(w, dtype)
+    bias = _NO_BIAS[dtype] if b is None else arguments.dense(b, dtype)
+    if padding_mode != "zeros" and not problem.no_padding:
+        x, pad_cache = padding.pad2d_forward(x, problem.pads, mode=padding_mode, layout=layout)
+        problem = _problem(function, x.shape, w.shape, dtype, problem.stride, 0, problem.dilation, groups, layout)
+
+    result = arguments.output_array(function, out, problem.out_shape, result_dtype)
+    straight = result_dtype == dtype and result.flags.c_contiguous and result.flags.aligned and not (
+        out is not None and any(np.may_share_memory(result, a) for a in (x_given, x, w, bias))
+    )  # fmt: skip
+    computed = result if straight else np.empty(problem.out_shape, dtype)
+    relu = activation == "relu"
+    if not problem.empty:
+        plan(problem, "forward", algorithm, relu=relu).run(x, w, bias, computed)
+    else:
+        computed[...] = 0 if b is None else bias if problem.channels_last else bias[:, None, None]
+        if relu:
+            np.maximum(computed, 0, out=computed)
+    if not straight:
+        result[...] = computed
+    if not keep:
+        return result, None
+    cache = ConvCache(problem, algorithm, x, w, computed if relu else None, b is not None, result_dtype, pad_cache)
+    return result, cache
+
+
+def conv2d(
+    x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    padding_mode: str = "zeros", layout: str = "NCHW", activation: str | None = None, algorithm: str = "auto",
+    out: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
+    """2-D convolution (cross-correlation, as in every deep-learning library).
+
+    out[n, f, oh, ow] = b[f] + sum over c, kh, kw of w[f, c, kh, kw] * x[n, c, oh * stride + kh * dilation - pad, ...]
+
+    Parameters
+    ----------
+    x : (N, C, H, W) array, or (N, H, W, C) with layout "NHWC". Any strides, byte order; never changed.
+    w : (F, C / groups, KH, KW), or (KH, KW, C / groups, F) with layout "NHWC".
+    b : (F,) or None.
+    stride, dilation : int or (vertical, horizontal), at least 1.
+    padding : int, (vertical, horizontal), ((top, bottom), (left, right)), "valid", "same" (TensorFlow's rule at any
+        stride: ceil(H / stride) outputs, the odd cell at the end) or "same_lower" (the odd cell at the start).
+    groups : filters and channels fall into this many independent groups.
+    padding_mode : "zeros", "reflect", "replicate" or "circular".
+    activation : None, or "relu" (applied while results are in registers).
+    algorithm : "auto" (the fastest of direct-class accuracy), "fast" (also algorithms with larger rounding errors), or
+        a name from `conv2d_algorithms()`.
+    out : array to write into, of the result's shape and dtype.
+
+    Returns
+    -------
+    (N, F, OH, OW) or (N, OH, OW, F), of the arrays' common dtype: float32 and float64 are computed as such, float16
+    in float32, integers and booleans become float64. OH = (H + top + bottom - dilation * (KH - 1) - 1) // stride + 1.
+
+    Raises
+    ------
+    ValueError : wrong shape or value. TypeError : wrong type. Both name the argument and show the values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.ones((1, 1, 4, 4), np.float32)
+    >>> conv2d(x, np.ones((1, 1, 3, 3), np.float32), padding=1)[0, 0]
+    array([[4., 6., 6., 4.],
+           [6., 9., 9., 6.],
+           [6., 9., 9., 6.],
+           [4., 6., 6., 4.]], dtype=float32)
+    """
+    return _run(
+        "conv2d", x, w, b, stride, padding, dilation, groups, padding_mode, layout, activation, algorithm, out, False
+    )[0]
+
+
+def conv2d_forward(
+    x: Any, w: Any, b: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    padding_mode: str = "zeros", layout: str = "NCHW", activation: str | None = None, algorithm: str = "auto",
+    out: np.ndarray | None = None,
+) -> tuple[np.ndarray, ConvCache]:  # fmt: skip
+    """`conv2d` that also returns what `conv2d_backward` needs: (out, cache). Arguments and errors as for `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> out, cache = conv2d_forward(np.ones((1, 2, 5, 5)), np.ones((3, 2, 3, 3)), np.zeros(3))
+    >>> dx, dw, db = conv2d_backward(np.ones_like(out), cache)
+    >>> dx.shape, dw.shape, db
+    ((1, 2, 5, 5), (3, 2, 3, 3), array([9., 9., 9.]))
+    """
+    result, cache = _run(
+        "conv2d_forward", x, w, b, stride, padding, dilation, groups, padding_mode, layout, activation, algorithm, out,
+        True,
+    )  # fmt: skip
+    assert cache is not None
+    return result, cache
+
+
+def check_wrt(function: str, wrt: Any) -> tuple[str, ...]:
+    """`wrt` as a tuple of "x", "w", "b"."""
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt) if isinstance(wrt, Iterable) else None
+    if names is None:
+        raise TypeError(f'{function}: wrt must be a sequence of "x", "w", "b", got {wrt!r}')
+    for name in names:
+        arguments.choice(function, "wrt", name, ("x", "w", "b"))
+    return names
+
+
+def conv2d_backward(
+    dout: Any, cache: ConvCache, *, wrt: Any = ("x", "w", "b")
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Gradients of a loss by x, w and b, given its gradient by the output of `conv2d_forward`.
+
+    Parameters
+    ----------
+    dout : array of the output's shape.
+    cache : from `conv2d_forward`. Gradients are computed in the accuracy class that forward was given.
+    wrt : which gradients to compute; the others are None. A first layer needs no "x".
+
+    Returns
+    -------
+    (dx, dw, db), each of the shape of its array and of the forward result's dtype; db is None without b.
+
+    Raises
+    ------
+    ValueError : dout has another shape than the output, or wrt another name than x, w, b.
+    TypeError : cache does not come from `conv2d_forward`.
+    """
+    function = "conv2d_backward"
+    if not isinstance(cache, ConvCache):
+        raise TypeError(f"{function}: cache must come from conv2d_forward, got {type(cache).__name__}")
+    wrt = check_wrt(function, wrt)
+    problem, dtype = cache.problem, cache.problem.dtype
+    dout = arguments.array(function, "dout", dout, 4)
+    if dout.shape != problem.out_shape:
+        raise ValueError(f"{function}: dout must have the output's shape {problem.out_shape}, got {dout.shape}")
+    dout = arguments.dense(dout, dtype)
+    if cache.out is not None:
+        masked = np.empty_like(dout)
+        runtime.launch(relu_mask, dout.size * 8, dout.reshape(-1), cache.out.reshape(-1), masked.reshape(-1))
+        dout = masked
+    dx = dw = db = None
+    if "x" in wrt:
+        dx = np.empty(problem.x_shape, dtype)
+        if not problem.empty:
+            plan(problem, "gradient_x", cache.algorithm).run(dout, cache.w, _NO_BIAS[dtype], dx)
+        else:
+            dx[...] = 0
+        if cache.pad_cache is not None:
+            dx = padding.pad2d_backward(dx, cache.pad_cache)
+    if "w" in wrt:
+        dw = np.empty(problem.w_shape, dtype)
+        if not problem.empty:
+            plan(problem, "gradient_w", cache.algorithm).run(cache.x, dout, dw)
+        else:
+            dw[...] = 0
+    if "b" in wrt and cache.has_bias:
+        db = _bias_gradient(problem, dout)
+    if cache.result_dtype != dtype:
+        dx, dw, db = (None if d is None else d.astype(cache.result_dtype) for d in (dx, dw, db))
+    return dx, dw, db
+
+
+def _bias_gradient(p: ConvProblem, dout: np.ndarray) -> np.ndarray:
+    """Sum over images and pixels, accumulated in float64 blockwise."""
+    if p.channels_last:
+        rows = dout.reshape(p.N * p.OH * p.OW, p.F)
+        partial = np.empty((max(min(len(rows) // 1024, 64), 1), p.F))
+        runtime.launch(sum_pixels, dout.size * 8, rows, partial)
+        return partial.sum(axis=0).astype(p.dtype)
+    partial = np.empty(p.N * p.F)
+    runtime.launch(sum_planes, dout.size * 8, dout.reshape(p.N * p.F, p.OH * p.OW), partial)
+    return partial.reshape(p.N, p.F).sum(axis=0).astype(p.dtype)
+
+
+def depthwise_conv2d(x: Any, w: Any, b: Any = None, *, layout: str = "NCHW", **options: Any) -> np.ndarray:
+    """`conv2d` with one group per channel of x: w is (C * multiplier, 1, KH, KW), or (KH, KW, 1, C * multiplier).
+
+    Takes the options of `conv2d` except `groups`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> depthwise_conv2d(np.ones((1, 8, 6, 6)), np.ones((8, 1, 3, 3))).shape
+    (1, 8, 4, 4)
+    """
+    return conv2d(x, w, b, layout=layout, groups=_channels("depthwise_conv2d", x, layout, options), **options)
+
+
+def depthwise_conv2d_forward(
+    x: Any, w: Any, b: Any = None, *, layout: str = "NCHW", **options: Any
+) -> tuple[np.ndarray, ConvCache]:
+    """`conv2d_forward` with one group per channel of x; see `depthwise_conv2d`."""
+    groups = _channels("depthwise_conv2d_forward", x, layout, options)
+    return conv2d_forward(x, w, b, layout=layout, groups=groups, **options)
+
+
+def depthwise_conv2d_backward(
+    dout: Any, cache: ConvCache, *, wrt: Any = ("x", "w", "b")
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Gradients of `depthwise_conv2d_forward`; the same as `conv2d_backward`."""
+    return conv2d_backward(dout, cache, wrt=wrt)
+
+
+def _channels(function: str, x: Any, layout: str, options: dict[str, Any]) -> int:
+    if "groups" in options:
+        raise TypeError(f"{function}: groups is always the number of channels; leave it out")
+    arguments.choice(function, "layout", layout, LAYOUTS)
+    channels = arguments.array(function, "x", x, 4).shape[3 if layout == "NHWC" else 1]
+    if channels < 1:
+        raise ValueError(f"{function}: x must have at least one channel, got shape {np.shape(x)}")
+    return channels
+
+
+def explain_conv2d(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], *, dtype: Any = np.float32, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1, layout: str = "NCHW", algorithm: str = "auto",
+) -> Explanation:  # fmt: skip
+    """Say which algorithm would run each pass and why, the others' predictions, FLOPs and workspace bytes.
+
+    Returns an `Explanation`: print it, or read its fields `chosen`, `predictions`, `flops`, `workspace`.
+
+    Examples
+    --------
+    >>> explain_conv2d((8, 64, 56, 56), (64, 64, 3, 3), padding=1).flops
+    1849688064
+    """
+    function = "explain_conv2d"
+    arguments.choice(function, "layout", layout, LAYOUTS)
+    check_algorithm(function, algorithm)
+    for name, shape in (("x_shape", x_shape), ("w_shape", w_shape)):
+        if len(shape) != 4:
+            raise ValueError(f"{function}: {name} must have 4 entries, got {shape}")
+    compute = arguments.dtypes(np.empty(0, dtype))[0]
+    problem = _problem(function, tuple(x_shape), tuple(w_shape), compute, stride, padding, dilation, groups, layout)
+    return explain(problem, algorithm)

@@ -1,0 +1,132 @@
+"""Padding as an operation of its own, forward and backward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastconv import arguments, runtime
+from fastconv._kernels.padding import fold, pad
+
+MODES = ("constant", "reflect", "replicate", "circular")
+LAYOUTS = ("NCHW", "NHWC")
+
+
+@dataclass(frozen=True)
+class PadCache:
+    """What `pad2d_backward` needs of a forward call; treat it as opaque."""
+
+    x_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    dtype: np.dtype
+    result_dtype: np.dtype
+    x_planes: tuple[int, int, int]  # x and out as the kernels see them: (planes, rows, columns)
+    out_planes: tuple[int, int, int]
+    row_from: np.ndarray
+    col_from: np.ndarray
+    inner: np.ndarray
+
+
+def _origin(size: int, before: int, after: int, mode: str, axis: str) -> np.ndarray:
+    """For each padded cell of an axis, the index it comes from; -1 for the constant."""
+    if mode == "reflect" and max(before, after) >= max(size, 1):
+        raise ValueError(f"pad2d: reflect padding must be smaller than the {axis}, got {(before, after)} for {size}")
+    if mode == "circular" and max(before, after) > size:
+        raise ValueError(f"pad2d: circular padding must not exceed the {axis}, got {(before, after)} for {size}")
+    if mode == "replicate" and size == 0 and before + after:
+        raise ValueError(f"pad2d: replicate padding needs a {axis} of at least 1, got 0")
+    index = np.arange(-before, size + after)
+    if mode == "constant":
+        return np.where((index < 0) | (index >= size), -1, index)
+    if mode == "replicate":
+        return np.clip(index, 0, max(size - 1, 0))
+    if mode == "circular":
+        return index % max(size, 1)
+    return np.where(index >= size, 2 * (size - 1) - index, np.abs(index))
+
+
+def pad2d_forward(
+    x: Any, padding: Any, *, mode: str = "constant", value: float = 0.0, layout: str = "NCHW"
+) -> tuple[np.ndarray, PadCache]:
+    """`pad2d` that also returns what `pad2d_backward` needs: (out, cache)."""
+    function = "pad2d"
+    x = arguments.array(function, "x", x, 4)
+    arguments.choice(function, "mode", mode, MODES)
+    arguments.choice(function, "layout", layout, LAYOUTS)
+    value = arguments.real(function, "value", value)
+    pads = arguments.pads(function, padding)
+    if isinstance(pads, str):
+        raise ValueError(f"{function}: padding must be given in numbers, got {padding!r}")
+    dtype, result_dtype = arguments.dtypes(x)
+    x = arguments.dense(x, dtype)
+    last = layout == "NHWC"
+    height, width = x.shape[1:3] if last else x.shape[2:4]
+    (top, bottom), (left, right) = pads
+    row_from = _origin(height, top, bottom, mode, "height")
+    col_from = _origin(width, left, right, mode, "width")
+    inner = np.array([left, left + width])
+    rows, cols = row_from.size, col_from.size
+    if last:  # a row of pixels is one row of width * channels numbers
+        n, channels = x.shape[0], x.shape[3]
+        out_shape: tuple[int, ...] = (n, rows, cols, channels)
+        col_from = np.where(col_from[:, None] < 0, -1, col_from[:, None] * channels + np.arange(channels)).ravel()
+        inner = inner * channels
+        x_planes, out_planes = (n, height, width * channels), (n, rows, cols * channels)
+    else:
+        n, channels = x.shape[:2]
+        out_shape = (n, channels, rows, cols)
+        x_planes, out_planes = (n * channels, height, width), (n * channels, rows, cols)
+    out = np.empty(out_shape, dtype)
+    cache = PadCache(x.shape, out_shape, dtype, result_dtype, x_planes, out_planes, row_from, col_from, inner)
+    if out.size:
+        runtime.launch(
+            pad, out.size * 8, x.reshape(x_planes), out.reshape(out_planes), row_from, col_from, inner, dtype.type(value)
+        )
+    return out.astype(result_dtype, copy=False), cache
+
+
+def pad2d(x: Any, padding: Any, *, mode: str = "constant", value: float = 0.0, layout: str = "NCHW") -> np.ndarray:
+    """Surround each image with rows and columns.
+
+    Parameters
+    ----------
+    x : (N, C, H, W), or (N, H, W, C) with layout "NHWC".
+    padding : int, (vertical, horizontal), or ((top, bottom), (left, right)); at least 0.
+    mode : "constant" (`value`), "reflect" (mirrored without the edge; less than the size), "replicate" (the edge), or
+        "circular" (from the other side; at most the size).
+
+    Raises
+    ------
+    ValueError : a wrong shape, mode or amount. TypeError : a wrong type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pad2d(np.arange(3.0).reshape(1, 1, 1, 3), ((0, 0), (2, 2)), mode="reflect")[0, 0]
+    array([[2., 1., 0., 1., 2., 1., 0.]])
+    """
+    return pad2d_forward(x, padding, mode=mode, value=value, layout=layout)[0]
+
+
+def pad2d_backward(dout: Any, cache: PadCache) -> np.ndarray:
+    """Gradient by x: each padded cell's gradient goes to the cell it was copied from.
+
+    Raises
+    ------
+    ValueError : dout has another shape than the output. TypeError : cache does not come from `pad2d_forward`.
+    """
+    function = "pad2d_backward"
+    if not isinstance(cache, PadCache):
+        raise TypeError(f"{function}: cache must come from pad2d_forward, got {type(cache).__name__}")
+    dout = arguments.array(function, "dout", dout, 4)
+    if dout.shape != cache.out_shape:
+        raise ValueError(f"{function}: dout must have the output's shape {cache.out_shape}, got {dout.shape}")
+    dout = arguments.dense(dout, cache.dtype)
+    dx = np.empty(cache.x_shape, cache.dtype)
+    if dx.size:
+        planes = dout.reshape(cache.out_planes), dx.reshape(cache.x_planes)
+        runtime.launch(fold, dout.size * 8, *planes, cache.row_from, cache.col_from, cache.inner)
+    return dx.astype(cache.result_dtype, copy=False)
+

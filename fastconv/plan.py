@@ -1,0 +1,137 @@
+"""From problem to plan: which algorithm runs each pass, chosen by predicted cycles and kept for the next call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from fastconv import runtime
+from fastconv.algorithms import ALGORITHMS, PASSES, Algorithm
+from fastconv.problem import ConvProblem
+
+CLASSES = ("auto", "fast")  # direct-class accuracy only; also algorithms with larger rounding errors
+PLANS_KEPT = 512  # a plan holds offset tables of some ten to hundred kilobytes
+
+
+def conv2d_algorithms() -> list[str]:
+    """Names that `algorithm=` takes besides "auto" and "fast".
+
+    >>> conv2d_algorithms()
+    ['direct', 'im2col']
+    """
+    return [algorithm.name for algorithm in ALGORITHMS]
+
+
+def check_algorithm(function: str, name: Any) -> str:
+    """An algorithm's name or class, or the error that lists them."""
+    if not isinstance(name, str):
+        raise TypeError(f"{function}: algorithm must be a string, got {name!r}")
+    known = [*CLASSES, *conv2d_algorithms()]
+    if name not in known:
+        raise ValueError(f"{function}: algorithm must be one of {', '.join(map(repr, known))}, got {name!r}")
+    return name
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One algorithm's offer for one pass: the pass and its prediction, or why it declines."""
+
+    algorithm: Algorithm
+    work: Any = None
+    declined: str | None = None
+
+
+def candidates(problem: ConvProblem, direction: str, threads: int, relu: bool = False) -> list[Candidate]:
+    """Every algorithm's offer, in registry order."""
+    offers = []
+    for algorithm in ALGORITHMS:
+        declined = algorithm.declines(problem, direction)
+        if declined:
+            offers.append(Candidate(algorithm, declined=declined))
+        elif direction == "forward":
+            offers.append(Candidate(algorithm, algorithm.forward(problem, threads, relu)))
+        else:
+            offers.append(Candidate(algorithm, getattr(algorithm, direction)(problem, threads)))
+    return offers
+
+
+def choose(offers: Sequence[Candidate], accuracy: str) -> Candidate:
+    """The offer predicted fastest among those whose accuracy is admitted; ties go to the earlier one."""
+    admitted = [o for o in offers if not o.declined and (accuracy == "fast" or o.algorithm.exact)]
+    return min(admitted, key=lambda offer: offer.work.cycles)
+
+
+@lru_cache(maxsize=PLANS_KEPT)
+def _cached(problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool) -> Candidate:
+    offers = candidates(problem, direction, threads, relu)
+    if algorithm in CLASSES:
+        return choose(offers, algorithm)
+    named = next(offer for offer in offers if offer.algorithm.name == algorithm)
+    if not named.declined:
+        return named
+    if direction == "forward":
+        raise ValueError(f"conv2d: algorithm {algorithm!r} cannot run this problem: {named.declined} ({problem})")
+    return choose(offers, "auto")  # a named algorithm serves the passes it supports
+
+
+def plan(problem: ConvProblem, direction: str, algorithm: str, *, relu: bool = False) -> Any:
+    """The pass that runs `direction` of a problem on the current number of threads.
+
+    Raises
+    ------
+    ValueError : a named algorithm does not support the forward pass of this problem.
+    """
+    return _cached(problem, direction, algorithm, runtime.get_num_threads(), relu).work
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain_conv2d` found; print it, or read its fields.
+
+    Attributes
+    ----------
+    problem : the normalised sizes.
+    flops : floating-point operations of one pass.
+    chosen : pass name -> algorithm name.
+    predictions : pass name -> {algorithm name: predicted milliseconds, or the reason for declining}.
+    workspace : pass name -> bytes of scratch of the chosen algorithm.
+    """
+
+    problem: ConvProblem
+    flops: int
+    chosen: dict[str, str]
+    predictions: dict[str, dict[str, float | str]]
+    workspace: dict[str, int]
+
+    def __str__(self) -> str:
+        lines = [str(self.problem), f"{self.flops / 1e6:.1f} MFLOP each pass"]
+        for direction, chosen in self.chosen.items():
+            offers = [
+                f"{name} {value:.3f} ms predicted" if isinstance(value, float) else f"{name} declines: {value}"
+                for name, value in self.predictions[direction].items()
+            ]
+            lines.append(f"{direction}: {chosen}, workspace {self.workspace[direction]:,} bytes ({'; '.join(offers)})")
+        return "\n".join(lines)
+
+
+# Predictions are counted in cycles of this clock; only their ratios decide anything.
+NOMINAL_GHZ = 4.0
+
+
+def explain(problem: ConvProblem, algorithm: str) -> Explanation:
+    """Which algorithm would run each pass of a problem, and what the others predict."""
+    if problem.empty:
+        return Explanation(problem, 0, dict.fromkeys(PASSES, "none"), {d: {} for d in PASSES}, dict.fromkeys(PASSES, 0))
+    threads = runtime.get_num_threads()
+    chosen, predictions, workspace = {}, {}, {}
+    for direction in PASSES:
+        best = _cached(problem, direction, algorithm, threads, False)
+        chosen[direction] = best.algorithm.name
+        workspace[direction] = int(best.work.workspace)
+        predictions[direction] = {
+            offer.algorithm.name: offer.declined or float(offer.work.cycles) / threads / NOMINAL_GHZ / 1e6
+            for offer in candidates(problem, direction, threads)
+        }
+    return Explanation(problem, 2 * problem.multiply_adds, chosen, predictions, workspace)

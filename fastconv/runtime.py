@@ -1,0 +1,159 @@
+"""Threads, caches and settings: how many cores are used, and what keeps callers' threads and forks alive."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import ctypes
+import os
+import platform
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def _preload_tbb() -> None:
+    """Make pip's `tbb` findable: it lies in <prefix>/lib, where Numba's own look-up does not reach."""
+    library = Path(sys.prefix) / "lib" / "libtbb.so.12"
+    if library.exists():
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+_preload_tbb()
+
+import numba  # noqa: E402  (after tbb is loaded)
+
+from fastconv._kernels import jit  # noqa: E402
+from fastconv._kernels.isa import MACHINE  # noqa: E402
+
+# Below this many multiply-adds (or elements moved, times 8) a launch of the thread pool costs more than it saves:
+# 2 to 4 us with OpenMP or TBB against 0.1 ms of work at 10 GFLOP/s.
+SERIAL_BELOW = 400_000
+
+_threads: int = numba.config.NUMBA_NUM_THREADS
+_threads_here: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastconv_threads", default=None)
+
+_launch_lock = threading.Lock()
+_layer: str | None = None  # Numba's threading layer, known from the first parallel launch on
+_serial_after_fork = False
+
+
+def _after_fork_in_child() -> None:
+    """GNU OpenMP ends a forked child at its first parallel region if the parent had one: stay serial there."""
+    global _launch_lock, _serial_after_fork
+    _launch_lock = threading.Lock()  # another thread of the parent may have held it
+    if _layer == "omp":
+        _serial_after_fork = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _check_threads(n: int) -> int:
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"number of threads must be an integer, got {type(n).__name__}")
+    n = n.__index__()
+    limit = numba.config.NUMBA_NUM_THREADS
+    if not 1 <= n <= limit:
+        raise ValueError(f"number of threads must be between 1 and {limit} (NUMBA_NUM_THREADS), got {n}")
+    return n
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads every following call may use, in all Python threads.
+
+    Raises
+    ------
+    ValueError : `n` is not between 1 and the number of cores (or NUMBA_NUM_THREADS).
+    """
+    global _threads
+    _threads = _check_threads(n)
+
+
+def get_num_threads() -> int:
+    """How many threads a call made here may use."""
+    here = _threads_here.get()
+    return _threads if here is None else here
+
+
+@contextlib.contextmanager
+def num_threads(n: int) -> Iterator[None]:
+    """Use `n` threads for the calls made inside a `with` block by this Python thread (or asyncio task)."""
+    token = _threads_here.set(_check_threads(n))
+    try:
+        yield
+    finally:
+        _threads_here.reset(token)
+
+
+def slots_for(work: float) -> int:
+    """How many slots to split `work` (multiply-adds, or elements moved times 8) over."""
+    if work < SERIAL_BELOW or _serial_after_fork:
+        return 1
+    return get_num_threads()
+
+
+def launch(kernel: jit.Kernel, work: float, *args: Any) -> None:
+    """Run a kernel on as many threads as `work` (multiply-adds, or elements moved times 8) deserves."""
+    run_on(kernel, slots_for(work), *args)
+
+
+def run_on(kernel: jit.Kernel, slots: int, *args: Any) -> None:
+    """Run a kernel on exactly `slots` slots (as `slots_for` gave them): for kernels with scratch per slot.
+
+    The workqueue layer aborts the process when two Python threads launch at once, so there every launch is made
+    under a lock; so is the first launch, which starts the layer.
+    """
+    global _layer
+    if slots == 1:
+        kernel.serial(0, 1, *args)
+    elif _layer is None:
+        with _launch_lock:
+            kernel.parallel(slots, *args)
+            _layer = numba.threading_layer()
+    elif _layer == "workqueue":
+        with _launch_lock:
+            kernel.parallel(slots, *args)
+    else:
+        kernel.parallel(slots, *args)
+
+
+def clear_cache() -> int:
+    """Delete the compiled kernels that were kept on disk; returns how many files were deleted."""
+    return jit.clear_cache()
+
+
+def compile_seconds() -> float:
+    """Seconds this process has spent compiling kernels (loading compiled ones from disk is not counted)."""
+    return jit.COMPILE_CLOCK.seconds
+
+
+def show_config() -> dict[str, Any]:
+    """Print, and return as a dict, what decides speed here: versions, vector unit, threads, cache folder."""
+    import llvmlite
+    import numpy
+
+    import fastconv
+
+    thread_variables = ("OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT", "OMP_NUM_THREADS", "NUMBA_THREADING_LAYER")
+    settings = {
+        "fastconv": fastconv.__version__,
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "vector unit": f"{MACHINE.name}, {MACHINE.vector_bits} bits, {'with' if MACHINE.fma else 'without'} FMA",
+        "threads": get_num_threads(),
+        "threading layer": _layer or "not started",
+        "serial after fork": _serial_after_fork,
+        "kernel cache": str(jit.CACHE_DIRECTORY) if jit.CACHE_DIRECTORY else "none: no writable folder",
+        "environment": {name: os.environ[name] for name in thread_variables if name in os.environ},
+    }
+    width = max(map(len, settings))
+    for name, value in settings.items():
+        print(f"{name:{width}}  {value}")
+    return settings
