@@ -5,6 +5,7 @@ Messages read `function: argument rule, got value`. Nothing downstream of these 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,9 @@ def array(function: str, name: str, value: Any, ndim: int | tuple[int, ...] | No
     try:
         result = np.asarray(value)
     except ValueError as error:
-        raise TypeError(f"{function}: {name} must be an array of numbers, got {type(value).__name__} ({error})") from None
+        raise TypeError(
+            f"{function}: {name} must be an array of numbers, got {type(value).__name__} ({error})"
+        ) from None
     if result.dtype.kind not in "biuf" or result.dtype.itemsize > 8:
         raise TypeError(
             f"{function}: {name} must hold float16, float32, float64, integers or booleans, got dtype {result.dtype}"
@@ -60,19 +63,26 @@ def dense(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def integer(function: str, name: str, value: Any, minimum: int) -> int:
     """`value` as a Python int of at least `minimum`."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{function}: {name} must be an integer, got {value!r}")
-    value = value.__index__()
-    if value < minimum:
-        raise ValueError(f"{function}: {name} must be at least {minimum}, got {value}")
-    return value
+    if number < minimum:
+        raise ValueError(f"{function}: {name} must be at least {minimum}, got {number}")
+    return number
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def pair(function: str, name: str, value: Any, minimum: int) -> Pair:
     """An integer or a pair of integers (vertical, horizontal) as a pair."""
     if type(value) is int and value >= minimum:
         return value, value
-    if (isinstance(value, Sequence) and not isinstance(value, str)) or np.ndim(value) == 1:
+    if _is_sequence(value) and not isinstance(value, str):
         if len(value) != 2:
             raise ValueError(f"{function}: {name} must be an integer or a pair, got {value!r}")
         return integer(function, name, value[0], minimum), integer(function, name, value[1], minimum)
@@ -108,7 +118,7 @@ def pads(function: str, padding: Any) -> Pads | str:
     if isinstance(padding, str):
         choice(function, "padding", padding, ("valid", "same", "same_lower"))
         return ((0, 0), (0, 0)) if padding == "valid" else padding
-    if isinstance(padding, (Sequence, np.ndarray)):
+    if _is_sequence(padding):
         if len(padding) != 2:
             raise ValueError(
                 f"{function}: padding must be an integer, (vertical, horizontal) or ((top, bottom), (left, right)), "

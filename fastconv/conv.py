@@ -11,14 +11,12 @@ import numpy as np
 from fastconv import arguments, padding, runtime
 from fastconv._kernels.elementwise import relu_mask
 from fastconv._kernels.reduce import sum_pixels, sum_planes
-from fastconv.arguments import Pads
 from fastconv.plan import Explanation, check_algorithm, explain, plan
 from fastconv.problem import LAYOUTS, ConvProblem
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 ACTIVATIONS = (None, "relu")
 _NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
-_ONE_SIDE_NONE: Pads = ((0, 0), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ def _problem(
     if problem.OH < 1 or problem.OW < 1:
         reach = (dilation[0] * (KH - 1) + 1, dilation[1] * (KW - 1) + 1)
         raise ValueError(
-            f"{function}: the dilated kernel must not be larger than the padded input, got kernel {reach[0]}x{reach[1]} "
-            f"and padded input {problem.padded[0]}x{problem.padded[1]}"
+            f"{function}: the dilated kernel must not be larger than the padded input, got {reach[0]}x{reach[1]} "
+            f"for padded input {problem.padded[0]}x{problem.padded[1]}"
         )
     return problem
 
@@ -253,13 +251,13 @@ def conv2d_backward(
 def _bias_gradient(p: ConvProblem, dout: np.ndarray) -> np.ndarray:
     """Sum over images and pixels, accumulated in float64 blockwise."""
     if p.channels_last:
-        rows = dout.reshape(p.N * p.OH * p.OW, p.F)
-        partial = np.empty((max(min(len(rows) // 1024, 64), 1), p.F))
-        runtime.launch(sum_pixels, dout.size * 8, rows, partial)
-        return partial.sum(axis=0).astype(p.dtype)
-    partial = np.empty(p.N * p.F)
-    runtime.launch(sum_planes, dout.size * 8, dout.reshape(p.N * p.F, p.OH * p.OW), partial)
-    return partial.reshape(p.N, p.F).sum(axis=0).astype(p.dtype)
+        pixels = p.N * p.OH * p.OW
+        sums = np.empty((max(min(pixels // 1024, 64), 1), p.F))
+        runtime.launch(sum_pixels, dout.size * 8, dout.reshape(pixels, p.F), sums)
+    else:
+        sums = np.empty((p.N, p.F))
+        runtime.launch(sum_planes, dout.size * 8, dout.reshape(p.N * p.F, p.OH * p.OW), sums.reshape(-1))
+    return sums.sum(axis=0).astype(p.dtype)
 
 
 def depthwise_conv2d(x: Any, w: Any, b: Any = None, *, layout: str = "NCHW", **options: Any) -> np.ndarray:

@@ -18,9 +18,7 @@ class LinearCache(tuple[ConvCache, tuple[int, ...]]):
     """What `linear_backward` needs of a forward call; treat it as opaque."""
 
 
-def linear_forward(
-    x: Any, w: Any, b: Any = None, *, activation: str | None = None
-) -> tuple[np.ndarray, LinearCache]:
+def linear_forward(x: Any, w: Any, b: Any = None, *, activation: str | None = None) -> tuple[np.ndarray, LinearCache]:
     """x @ w + b with x (N, ...) flattened to (N, D), w (D, M), b (M,) or None; also returns the cache for backward.
 
     Raises

@@ -82,7 +82,14 @@ def pad2d_forward(
     cache = PadCache(x.shape, out_shape, dtype, result_dtype, x_planes, out_planes, row_from, col_from, inner)
     if out.size:
         runtime.launch(
-            pad, out.size * 8, x.reshape(x_planes), out.reshape(out_planes), row_from, col_from, inner, dtype.type(value)
+            pad,
+            out.size * 8,
+            x.reshape(x_planes),
+            out.reshape(out_planes),
+            row_from,
+            col_from,
+            inner,
+            dtype.type(value),
         )
     return out.astype(result_dtype, copy=False), cache
 
@@ -129,4 +136,3 @@ def pad2d_backward(dout: Any, cache: PadCache) -> np.ndarray:
         planes = dout.reshape(cache.out_planes), dx.reshape(cache.x_planes)
         runtime.launch(fold, dout.size * 8, *planes, cache.row_from, cache.col_from, cache.inner)
     return dx.astype(cache.result_dtype, copy=False)
-

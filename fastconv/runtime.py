@@ -33,7 +33,8 @@ from fastconv._kernels.isa import MACHINE  # noqa: E402
 # 2 to 4 us with OpenMP or TBB against 0.1 ms of work at 10 GFLOP/s.
 SERIAL_BELOW = 400_000
 
-_threads: int = numba.config.NUMBA_NUM_THREADS
+_MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+_threads = _MOST_THREADS
 _threads_here: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastconv_threads", default=None)
 
 _launch_lock = threading.Lock()
@@ -57,9 +58,8 @@ def _check_threads(n: int) -> int:
     if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"number of threads must be an integer, got {type(n).__name__}")
     n = n.__index__()
-    limit = numba.config.NUMBA_NUM_THREADS
-    if not 1 <= n <= limit:
-        raise ValueError(f"number of threads must be between 1 and {limit} (NUMBA_NUM_THREADS), got {n}")
+    if not 1 <= n <= _MOST_THREADS:
+        raise ValueError(f"number of threads must be between 1 and {_MOST_THREADS} (NUMBA_NUM_THREADS), got {n}")
     return n
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from types import TracebackType
 
@@ -15,9 +16,16 @@ _free: list[np.ndarray] = []  # smallest first
 _free_bytes = 0
 
 
-def _reset_after_fork() -> None:
-    global _lock
+def _forget_after_fork() -> None:
+    """A forked child starts with an empty pool: another thread of its parent may have been changing it."""
+    global _lock, _free_bytes
     _lock = threading.Lock()
+    _free.clear()
+    _free_bytes = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _borrow(nbytes: int) -> np.ndarray:

@@ -6,7 +6,7 @@ Both are callbacks of integers (addresses, offsets in elements), compiled once p
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from numba import types
 from numba.core import cgutils
@@ -17,7 +17,7 @@ from fastconv._kernels.jit import compile_callback
 from fastconv._kernels.simd import I64, Emitter, integers
 
 
-@lru_cache(maxsize=None)
+@cache
 def copy_block(itemsize: int):
     """Callback (dst, drow, src, srow, rows, n, step): dst[drow[r] + i * step] = src[srow[r] + i], r < rows, i < n.
 
@@ -31,7 +31,7 @@ def copy_block(itemsize: int):
     return compile_callback(copy, integers(7))
 
 
-@lru_cache(maxsize=None)
+@cache
 def transpose_block(itemsize: int):
     """Callback (dst, dst_stride, src, src_stride, rows, cols): dst[c, r] = src[r, c] for r < rows, c < cols."""
     ITEMSIZE, BITS = itemsize, MACHINE.vector_bits

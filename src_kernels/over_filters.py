@@ -65,9 +65,7 @@ def _store_transposed(transpose, out, crow, results, first, count, f, width, g):
         place = crow[done] + f * g.out_filter
         if g.out_col == 1:
             source = address_of(results) + done * g.tile_cols * item
-            call_address(
-                transpose, (address_of(out) + place * item, g.out_filter, source, g.tile_cols, length, width)
-            )
+            call_address(transpose, (address_of(out) + place * item, g.out_filter, source, g.tile_cols, length, width))
         else:
             for v in range(width):
                 for i in range(length):
@@ -205,8 +203,8 @@ def _pack_panels_parallel(
 ):
     for slot in prange(slots):
         _pack_panels(
-            intp(slot), slots, block, transposed, w, out, drow, srow, filters, group_stride, batches, batch_stride, rows,
-            stride,
+            intp(slot), slots, block, transposed, w, out, drow, srow, filters, group_stride, batches, batch_stride,
+            rows, stride,
         )  # fmt: skip
 
 

@@ -1,17 +1,19 @@
-"""Channels-first convolution: rows of the register tile are filters, its vectors run over output pixels.
+"""Convolution with vectors over output pixels: rows of the register tile are filters.
 
     out[f, pixel] = sum over k of  w[arow[f] + acol[k]] * x[brow[k] + pixel],      k = (c, kh, kw)
 
-Weights are read as they lie in memory. `x` holds zero-padded planes, split by stride (see `prepare.pad_planes`), so
-that every convolution has stride 1 here and `brow[k]` is the offset of tap k. The gradient of x is the same sum over
-padded planes of `dout` with tables that walk filters and flipped taps, once per stride phase.
+Weights are read as they lie in memory, in either layout. `x` holds zero-padded planes, split by stride (see
+`prepare.pad_planes`), so that every convolution has stride 1 here and `brow[k]` is the offset of tap k. The gradient
+of x is the same sum over padded planes of `dout` with tables that walk filters and flipped taps, once per stride
+phase.
 
 `over_pixels_direct` reads the planes in place: pixels are numbered through the padded rows, so a tile runs across row
 ends and computes the few pixels between rows in vain. `over_pixels_packed` copies each tile's taps into a panel first
-(im2col, one tile at a time): no pixel is computed in vain and tiles run across images, which wins on small planes.
+(im2col, one tile at a time): no pixel is computed in vain and tiles run across images.
 
-A tile whose pixels lie side by side in `out` is stored there from registers; any other goes through `tiles`
-(scratch) and is copied row by row. Tasks write different pixels or different filters. `out` may be uninitialised.
+A tile whose pixels lie side by side in `out` is stored there from registers; any other goes through scratch and is
+copied from there, a piece per output row. Tasks write different pixels or different filters. `out` may be
+uninitialised.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ def _tile_flags(k, steps, depth, bias, relu):
 
 
 @jit
-def _over_pixels_direct(slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g):
+def _over_pixels_direct(
+    slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g
+):
     """Tasks are (image, group, band of output rows, share of the filters)."""
     item = x.itemsize
     depth = acol.size
@@ -163,7 +167,9 @@ over_pixels_direct = Kernel(_over_pixels_direct, _over_pixels_direct_parallel)
 
 
 @jit
-def _over_pixels_packed(slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, prow, panels, scratch, g):
+def _over_pixels_packed(
+    slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, prow, panels, scratch, g
+):
     """Tasks are (group, `tiles` tiles of pixels numbered through all images, share of the filters)."""
     item = x.itemsize
     depth = acol.size
@@ -248,7 +254,8 @@ def _over_pixels_packed_parallel(
 ):  # fmt: skip
     for slot in prange(slots):
         _over_pixels_packed(
-            intp(slot), slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, prow, panels, scratch, g
+            intp(slot), slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, prow, panels,
+            scratch, g,
         )  # fmt: skip
 
 

@@ -119,6 +119,7 @@ def _planes_to_pixels_parallel(slots, transpose, x, out, top, left):
 
 planes_to_pixels = Kernel(_planes_to_pixels, _planes_to_pixels_parallel)
 
+
 @jit
 def _pixels_to_planes(slot, slots, transpose, x, out, top, left):
     """x (N, H, W, C) -> out (N, C, Hp, Wp), zero-padded; tasks are image rows of all channels."""

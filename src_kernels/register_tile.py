@@ -14,7 +14,7 @@ One tile writes its own part of C only; callers give different threads different
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from numba import types
 from numba.core import cgutils
@@ -28,7 +28,7 @@ ADD, ROW_BIAS, LANE_BIAS, RELU = 1, 2, 4, 8  # flags: C += result; bias[m] per r
 ARGUMENTS = 12
 
 
-@lru_cache(maxsize=None)
+@cache
 def register_tile(rows: int, vectors: int, itemsize: int):
     """The compiled tile of `rows` x `vectors` accumulators; `.address` is what `call_address` takes."""
     ROWS, VECTORS, ITEMSIZE, BITS = rows, vectors, itemsize, MACHINE.vector_bits
@@ -73,9 +73,7 @@ class _TileEmitter:
             for branch, masks in ((full, [None] * self.vectors), (partial, None)):
                 with branch:
                     if masks is None:
-                        masks = [
-                            simd.first_lanes(builder.sub(cols, I64(v * simd.lanes))) for v in range(self.vectors)
-                        ]
+                        masks = [simd.first_lanes(builder.sub(cols, I64(v * simd.lanes))) for v in range(self.vectors)]
                     sums = self._multiply(depth, a_rows, acol, b, brow, masks)
                     self._finish(sums, c, crow, row, rows, bias, flags, masks)
 

@@ -56,7 +56,9 @@ class Emitter:
             self.builder.store(value, pointer, align=self.itemsize)
             return
         masked_store = self._declare(
-            f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [self.vector, self.vector.as_pointer(), I32, self.mask]
+            f"llvm.masked.store.{self.suffix}.p0",
+            ir.VoidType(),
+            [self.vector, self.vector.as_pointer(), I32, self.mask],
         )
         self.builder.call(masked_store, [value, pointer, I32(self.itemsize), mask])
 

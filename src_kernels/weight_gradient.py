@@ -49,7 +49,9 @@ class WeightGradient(NamedTuple):
 
 
 @jit
-def _weight_gradient(slot, slots, counter, tile, copy, a, arow, b, runs, column_b, column_out, column_width, out, crow, tables, panels, g):
+def _weight_gradient(
+    slot, slots, counter, tile, copy, a, arow, b, runs, column_b, column_out, column_width, out, crow, tables, panels, g
+):
     item = a.itemsize
     pixels = g.images * g.rows * g.cols
     bands = (arow.size + g.band - 1) // g.band
@@ -134,8 +136,8 @@ def _weight_gradient_parallel(
 ):  # fmt: skip
     for slot in prange(slots):
         _weight_gradient(
-            intp(slot), slots, counter, tile, copy, a, arow, b, runs, column_b, column_out, column_width, out, crow, tables,
-            panels, g,
+            intp(slot), slots, counter, tile, copy, a, arow, b, runs, column_b, column_out, column_width, out, crow,
+            tables, panels, g,
         )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class ForwardAxis:
 
 @dataclass(frozen=True)
 class GradientPhase:
-    """Input cells first, first + stride, ... (`count` of them): cell m gets taps (k, offset) of padded dout[m + offset]."""
+    """`count` input cells first, first + stride, ...: cell m gets tap k of padded dout[m + offset] for (k, offset)."""
 
     first: int
     count: int

@@ -44,11 +44,7 @@ class Operand:
     @property
     def in_place(self) -> bool:
         """Whether the kernel can read the given array itself."""
-        return (
-            self.same_order
-            and (self.rows, self.cols) == (self.height, self.width)
-            and self.stride == (1, 1)
-        )
+        return self.same_order and (self.rows, self.cols) == (self.height, self.width) and self.stride == (1, 1)
 
     @property
     def plane(self) -> int:
@@ -87,23 +83,24 @@ class Operand:
             return given.reshape(-1)
         images = len(given)
         padded = scratch.take((images * self.image,), given.dtype)
-        transpose = transpose_block(given.dtype.itemsize).address
+        place = self.top, self.left
+        shape: tuple[int, ...]
         if self.same_order and not self.channels_last:
-            planes = padded.reshape(
-                images * self.channels, len(self.phases_h), len(self.phases_w), self.rows, self.cols
-            )
-            source = given.reshape(-1, self.height, self.width)
-            runtime.run_on(pad_planes, slots, source, planes, self.top, self.left, *self.stride, *self._phase_tables)
+            planes = given.reshape(-1, self.height, self.width)
+            shape = (len(planes), len(self.phases_h), len(self.phases_w), self.rows, self.cols)
+            runtime.run_on(pad_planes, slots, planes, padded.reshape(shape), *place, *self.stride, *self._phase_tables)
         elif self.same_order:
-            source = given.reshape(images, self.height, -1)
-            pixels = padded.reshape(images, self.rows, -1)
-            runtime.run_on(pad_pixels, slots, source, pixels, self.top, self.left * self.channels)
-        elif self.channels_last:
-            source = given.reshape(images, self.channels, self.height, self.width)
-            target = padded.reshape(images, self.rows, self.cols, self.channels)
-            runtime.run_on(planes_to_pixels, slots, transpose, source, target, self.top, self.left)
+            rows = given.reshape(images, self.height, self.width * self.channels)
+            shape = (images, self.rows, self.cols * self.channels)
+            runtime.run_on(pad_pixels, slots, rows, padded.reshape(shape), self.top, self.left * self.channels)
         else:
-            source = given.reshape(images, self.height, self.width, self.channels)
-            target = padded.reshape(images, self.channels, self.rows, self.cols)
-            runtime.run_on(pixels_to_planes, slots, transpose, source, target, self.top, self.left)
+            transpose = transpose_block(given.dtype.itemsize).address
+            if self.channels_last:
+                source = given.reshape(images, self.channels, self.height, self.width)
+                shape = (images, self.rows, self.cols, self.channels)
+                runtime.run_on(planes_to_pixels, slots, transpose, source, padded.reshape(shape), *place)
+            else:
+                source = given.reshape(images, self.height, self.width, self.channels)
+                shape = (images, self.channels, self.rows, self.cols)
+                runtime.run_on(pixels_to_planes, slots, transpose, source, padded.reshape(shape), *place)
         return padded

@@ -1,4 +1,4 @@
-"""Forward and gradient of x with vectors over filters (of x: over channels): tables and sizes, made once per problem."""
+"""Forward and gradient of x with vectors over filters (or channels): tables and sizes, made once per problem."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_block
-from fastconv._kernels.isa import TileShape, best_tile
+from fastconv._kernels.isa import best_tile
 from fastconv._kernels.over_filters import OverFilters, over_filters, pack_panels
 from fastconv._kernels.register_tile import register_tile
 from fastconv.algorithms import costs
@@ -55,7 +55,9 @@ def _forward(p: ConvProblem) -> tuple[Operand, Weights, list[Launch]]:
     channels = np.arange(p.group_channels) * source.channel_step
     depth = p.taps * p.group_channels
     if last:
-        weights = Weights(p.group_filters, p.group_filters, p.taps, p.group_channels * p.F, p.group_channels, p.F, False)
+        weights = Weights(
+            p.group_filters, p.group_filters, p.taps, p.group_channels * p.F, p.group_channels, p.F, False
+        )
         acol = offsets(down, across, channels)
     else:
         weights = Weights(p.group_filters, p.group_filters * depth, 1, 0, depth, depth, True)
@@ -73,15 +75,11 @@ def _gradient(p: ConvProblem) -> tuple[Operand, Weights, list[Launch]]:
     vertical = GradientAxis.of(p.H, p.KH, p.stride[0], p.dilation[0], p.pads[0][0], p.OH)
     horizontal = GradientAxis.of(p.W, p.KW, p.stride[1], p.dilation[1], p.pads[1][0], p.OW)
     last = p.channels_last
-    source = Operand(
-        last, last, p.F, p.OH, p.OW, vertical.front, horizontal.front, vertical.length, horizontal.length
-    )
+    source = Operand(last, last, p.F, p.OH, p.OW, vertical.front, horizontal.front, vertical.length, horizontal.length)
     filters = np.arange(p.group_filters)
     per_filter = p.group_channels * p.taps
     if last:
-        weights = Weights(
-            p.group_channels, p.group_filters, p.taps, p.group_channels * p.F, p.group_filters, p.F, True
-        )
+        weights = Weights(p.group_channels, p.group_filters, p.taps, p.group_channels * p.F, p.group_filters, p.F, True)
     else:
         weights = Weights(
             p.group_channels, p.group_filters * per_filter, p.group_filters, per_filter, p.taps, p.taps, True

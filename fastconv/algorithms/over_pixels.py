@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,6 +97,22 @@ def _gradient(p: ConvProblem) -> tuple[Operand, list[Grid]]:
     return source, grids
 
 
+@dataclass(frozen=True)
+class Launch:
+    """A grid with tile shape and task sizes. `panel` and `results` count numbers of scratch per slot."""
+
+    grid: Grid
+    tile: TileShape
+    trow: np.ndarray  # offsets of the rows of `results`
+    prow: np.ndarray  # offsets of the rows of a packed panel
+    panel: int
+    results: int
+
+    @property
+    def scratch(self) -> int:
+        return self.panel + self.results
+
+
 class OverPixelsPass:
     """One pass: `run(operand, w, bias, out)` with operand x, or dout for the gradient of x."""
 
@@ -113,15 +129,16 @@ class OverPixelsPass:
         self.images = max(min(costs.CHUNK_BYTES // max(image_bytes, 1), problem.N), 1)
         self.launches = [self._sized(grid, int(relu)) for grid in grids]
         self.copy = copy_block(itemsize)
-        self.workspace = self.images * image_bytes + max((sum(x[-1]) for x in self.launches), default=0) * itemsize
+        scratch = threads * max((launch.scratch for launch in self.launches), default=0)
+        self.workspace = self.images * image_bytes + scratch * itemsize
         moved = 2 * image_bytes * problem.N
         split = problem.N * self.source.image if self.source.stride[1] > 1 else 0
-        self.cycles = sum(self._cycles(grid) for grid, *_ in self.launches) + (
+        self.cycles = sum(map(self._cycles, self.launches)) + (
             moved * costs.CYCLES_PER_BYTE_MOVED + split * costs.CYCLES_PER_NUMBER_SPLIT + costs.CYCLES_PER_LAUNCH
         )
 
-    def _sized(self, grid: Grid, relu: int):
-        """Tile shape and task sizes: (grid, tile, trow, prow, (panel numbers, scratch numbers))."""
+    def _sized(self, grid: Grid, relu: int) -> Launch:
+        """Choose the tile's shape and how many pixels and filters one task takes."""
         g, itemsize = grid.geometry, self.problem.dtype.itemsize
         depth = max(grid.acol.size, 1)
         tasks = self.threads * costs.TASKS_PER_THREAD if self.threads > 1 else 1
@@ -132,29 +149,25 @@ class OverPixelsPass:
             tiles = max(costs.L2_BYTES // (block * tile.cols * itemsize), 1)
             tiles = max(min(tiles, ceil_div(pixels, tile.cols) * g.groups // tasks), 1)
             share = costs.split(g.filters, tasks // (ceil_div(pixels, tiles * tile.cols) * g.groups), tile.rows)
-            panel, scratch = tiles * block * tile.cols, tiles * share * tile.cols
+            panel, results = tiles * block * tile.cols, tiles * share * tile.cols
         else:
             tile = best_tile(g.filters, (g.rows - 1) * g.pitch + g.cols, itemsize)
             block = depth
             tiles = max(min(costs.L2_BYTES // (depth * tile.cols * itemsize), 8), 1)
             band = _band(g, tile, ceil_div(tasks, self.images * g.groups))
-            share = costs.split(
-                g.filters, tasks // (self.images * g.groups * ceil_div(g.rows, band)), tile.rows
-            )
-            panel, scratch = 0, tile.rows * tile.cols
+            share = costs.split(g.filters, tasks // (self.images * g.groups * ceil_div(g.rows, band)), tile.rows)
+            panel, results = 0, tile.rows * tile.cols
         geometry = g._replace(
             tile_rows=tile.rows, tile_cols=tile.cols, tiles=tiles, band=band, share=share, depth_block=block, relu=relu
         )
         trow = np.arange(share) * (tiles if self.packed else 1) * tile.cols
         prow = np.arange(block) * tile.cols
-        sized = Grid(grid.arow, grid.acol, grid.brow, grid.crow, geometry)
-        return sized, tile, trow, prow, (self.threads * panel, self.threads * scratch)
+        return Launch(replace(grid, geometry=geometry), tile, trow, prow, panel, results)
 
-    def _cycles(self, grid: Grid) -> float:
+    def _cycles(self, launch: Launch) -> float:
         """Predicted cycles of one core."""
-        p, g, depth = self.problem, grid.geometry, grid.acol.size
+        p, g, tile, depth = self.problem, launch.grid.geometry, launch.tile, launch.grid.acol.size
         item = p.dtype.itemsize
-        tile = best_tile(g.filters, g.tile_cols, item)
         results = g.rows * g.cols * g.filters * p.N * g.groups
         if self.packed:
             pixels = p.N * g.rows * g.cols
@@ -182,18 +195,20 @@ class OverPixelsPass:
         dtype = p.dtype
         with Scratch() as scratch:
             x = source.prepare(operand, slots, scratch)
-            for grid, tile, trow, prow, (panel, tiles) in self.launches:
+            for launch in self.launches:
+                grid = launch.grid
                 geometry = grid.geometry._replace(images=images)
-                results = scratch.take((self.threads, tiles // self.threads), dtype)
-                counter = np.zeros(1, np.int64)
-                compiled = register_tile(tile.rows, tile.vectors, dtype.itemsize)
-                common = (counter, compiled.address, self.copy.address, w, grid.arow, grid.acol, x, grid.brow, bias,
-                          out, grid.crow, trow)  # fmt: skip
+                results = scratch.take((slots, launch.results), dtype)
+                tile = register_tile(launch.tile.rows, launch.tile.vectors, dtype.itemsize)
+                common = (
+                    np.zeros(1, np.int64), tile.address, self.copy.address, w, grid.arow, grid.acol, x, grid.brow,
+                    bias, out, grid.crow, launch.trow,
+                )  # fmt: skip
                 if self.packed:
-                    panels = scratch.take((self.threads, panel // self.threads), dtype)
-                    runtime.run_on(over_pixels_packed, slots, *common, prow, panels, results, geometry)
+                    panels = scratch.take((slots, launch.panel), dtype)
+                    runtime.run_on(over_pixels_packed, slots, *common, launch.prow, panels, results, geometry)
                 else:
-                    starts = np.empty((self.threads, geometry.tiles), np.int64)
+                    starts = np.empty((slots, geometry.tiles), np.int64)
                     runtime.run_on(over_pixels_direct, slots, *common, results, starts, geometry)
 
 

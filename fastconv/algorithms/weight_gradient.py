@@ -1,4 +1,4 @@
-"""Gradient of the weights on the `weight_gradient` kernel: which operand gives rows, which gives vectors, made once per problem.
+"""Gradient of the weights: which operand gives rows, which gives vectors; tables and sizes, made once per problem.
 
 Three arrangements of  dw[f, k] = sum over pixels of dout[f, pixel] * x[window(pixel) + k]:
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_block
-from fastconv._kernels.isa import TileShape, best_tile
+from fastconv._kernels.isa import best_tile
 from fastconv._kernels.prepare import transpose_matrices
 from fastconv._kernels.register_tile import register_tile
 from fastconv._kernels.weight_gradient import WeightGradient, weight_gradient
@@ -53,7 +53,10 @@ class WeightGradientPass:
             p.group_channels * self.x.channel_step,
         )  # fmt: skip
         pixel_dout = (
-            self.dout.image, p.OW * self.dout.col_step, self.dout.col_step, p.group_filters * self.dout.channel_step
+            self.dout.image,
+            p.OW * self.dout.col_step,
+            self.dout.col_step,
+            p.group_filters * self.dout.channel_step,
         )
         depth = p.taps * p.group_channels
         self.runs = np.empty(0, np.int64)
