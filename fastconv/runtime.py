@@ -127,6 +127,16 @@ def clear_cache() -> int:
     return jit.clear_cache()
 
 
+def warmup(*, float64: bool = False) -> float:
+    """Compile the kernels of a small network, forward and backward, and keep them on disk; returns the seconds taken.
+
+    Later processes then start without compiling. `float64` compiles those of float64 too.
+    """
+    from fastconv.warmup import warmup as run
+
+    return run(float64=float64)
+
+
 def compile_seconds() -> float:
     """Seconds this process has spent compiling kernels (loading compiled ones from disk is not counted)."""
     return jit.COMPILE_CLOCK.seconds

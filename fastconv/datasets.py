@@ -1,0 +1,157 @@
+"""Small image data sets, ready to train on: float32 images (N, C, H, W) in [0, 1] and int64 labels (N,)."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from fastconv import arguments
+from fastconv.images import resize
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels for training, and others held out for testing.
+
+    Attributes
+    ----------
+    x_train, x_test : float32 (N, C, H, W), from 0 to 1.
+    y_train, y_test : int64 (N,), indices into `classes`.
+    classes : the classes' names.
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: tuple[str, ...]
+    name: str
+
+    def __repr__(self) -> str:
+        image = " x ".join(map(str, self.x_train.shape[1:]))
+        return f"Dataset({self.name}: {len(self.x_train):,} + {len(self.x_test):,} images of {image})"
+
+
+DIGITS = tuple("0123456789")
+
+
+def digits(*, size: int = 28, test_fraction: float = 0.2, seed: int = 0) -> Dataset:
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, enlarged to `size` x `size`; nothing is downloaded.
+
+    The test images are held out class by class, at random by `seed`. Source: E. Alpaydin & C. Kaynak, "Optical
+    Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+
+    Raises
+    ------
+    ImportError : scikit-learn is not installed.
+    ValueError : `size` is below 1 or `test_fraction` is not between 0 and 1.
+
+    >>> digits()
+    Dataset(digits: 1,438 + 359 images of 1 x 28 x 28)
+    """
+    size = arguments.integer("digits", "size", size, 1)
+    test_fraction = arguments.real("digits", "test_fraction", test_fraction)
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"digits: test_fraction must be above 0 and below 1, got {test_fraction}")
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError('digits: needs scikit-learn, install it with: pip install "fastconv[train]"') from error
+    source = load_digits()
+    images = resize(source.images.astype(np.float32)[:, np.newaxis] / 16, (size, size))
+    labels = source.target.astype(np.int64)
+    test = _stratified(labels, test_fraction, np.random.default_rng(seed))
+    return Dataset(images[~test], labels[~test], images[test], labels[test], DIGITS, "digits")
+
+
+def _stratified(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """A mask of that fraction of each class, at random."""
+    mask = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        mask[rng.permutation(members)[: round(fraction * len(members))]] = True
+    return mask
+
+
+def mnist(path: str | PathLike[str]) -> Dataset:
+    """MNIST from a folder with its four IDX files, gzipped or not: 60,000 + 10,000 digits of 28 x 28 pixels.
+
+    Files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
+    `t10k-labels-idx1-ubyte`, each with or without `.gz` (LeCun, Cortes & Burges 1998). Any other data set in these
+    four files with at most ten classes, such as Fashion-MNIST, loads as well.
+
+    Raises
+    ------
+    FileNotFoundError : a file is missing.
+    ValueError : a file is truncated, too long, damaged or of another kind, or images and labels do not match.
+    """
+    folder = Path(path)
+    x_train, y_train = _idx_pair(folder, "train")
+    x_test, y_test = _idx_pair(folder, "t10k")
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise ValueError(f"mnist: {folder}: training images are {x_train.shape[1:]}, test images {x_test.shape[1:]}")
+    return Dataset(x_train, y_train, x_test, y_test, DIGITS, "mnist")
+
+
+def _idx_pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    images_path = _find(folder, f"{part}-images-idx3-ubyte")
+    labels_path = _find(folder, f"{part}-labels-idx1-ubyte")
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        raise ValueError(
+            f"mnist: {images_path.name} and {labels_path.name} must hold (N, H, W) images and (N,) labels, "
+            f"got {images.shape} and {labels.shape}"
+        )
+    if len(labels) and labels.max() >= len(DIGITS):
+        raise ValueError(f"mnist: {labels_path} must hold labels from 0 to 9, got {labels.max()}")
+    scaled = images[:, np.newaxis].astype(np.float32)
+    scaled *= np.float32(1 / 255)
+    return scaled, labels.astype(np.int64)
+
+
+def _find(folder: Path, name: str) -> Path:
+    for candidate in (folder / name, folder / f"{name}.gz"):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"mnist: {folder} has no {name} or {name}.gz")
+
+
+def read_idx(path: str | PathLike[str]) -> np.ndarray:
+    """A uint8 array from an IDX file, gzipped or not: two zero bytes, the type 8, the rank, sizes, values.
+
+    Raises
+    ------
+    ValueError : wrong magic number, or fewer or more values than the sizes say.
+    """
+    path = Path(path)
+    data = path.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"read_idx: {path} is truncated or damaged: {error}") from None
+    if len(data) < 4 or data[:3] != b"\0\0\x08" or not 1 <= data[3] <= 3:
+        raise ValueError(
+            f"read_idx: {path} must start with the bytes 00 00 08 and a rank from 1 to 3, got {data[:4].hex(' ')!r}"
+        )
+    rank = data[3]
+    start = 4 + 4 * rank
+    if len(data) < start:
+        raise ValueError(f"read_idx: {path} is truncated: its header needs {start} bytes, got {len(data)}")
+    shape = struct.unpack(f">{rank}I", data[4:start])
+    if len(data) - start != math.prod(shape):
+        raise ValueError(
+            f"read_idx: {path} must hold {math.prod(shape)} values for its shape {shape}, got {len(data) - start}"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+DATASETS: dict[str, Callable[..., Dataset]] = {"digits": digits, "mnist": mnist}

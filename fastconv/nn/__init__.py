@@ -1,0 +1,43 @@
+"""Networks: layers, `Sequential`, models by name, optimizers, the training loop, checkpoints."""
+
+from fastconv.nn import augment, models, optim, schedules
+from fastconv.nn.base import Buffer, Layer, Parameter, build_layer
+from fastconv.nn.checkpoint import load, read_meta, save
+from fastconv.nn.history import History
+from fastconv.nn.layers import BatchNorm, Conv2d, Linear
+from fastconv.nn.optim import SGD, Adam, AdamW, Optimizer, RMSProp
+from fastconv.nn.sequential import Sequential
+from fastconv.nn.stateless import AvgPool2d, Dropout, Flatten, MaxPool2d, ReLU, Sigmoid, Tanh
+from fastconv.nn.trainer import Trainer
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "AvgPool2d",
+    "BatchNorm",
+    "Buffer",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "History",
+    "Layer",
+    "Linear",
+    "MaxPool2d",
+    "Optimizer",
+    "Parameter",
+    "RMSProp",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Tanh",
+    "Trainer",
+    "augment",
+    "build_layer",
+    "load",
+    "models",
+    "optim",
+    "read_meta",
+    "save",
+    "schedules",
+]

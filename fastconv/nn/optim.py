@@ -1,0 +1,258 @@
+"""Optimizers: each `step` updates the parameters in place from their gradients, in their own dtype."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastconv import arguments
+from fastconv.nn.base import Parameter, check_state
+
+
+class Optimizer:
+    """Base: the parameters, the learning rate `lr` (which may be set between steps), the step count and the state.
+
+    A subclass names its state arrays (one per parameter each) in `slots` and implements `_update`, which may use
+    two scratch arrays of the parameter's shape.
+
+    Raises
+    ------
+    ValueError, TypeError : no parameters, two of the same name, a hyperparameter out of range.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, parameters: Iterable[Parameter], *, lr: float, weight_decay: float = 0.0):
+        name = type(self).__name__
+        self.parameters = list(parameters)
+        names = [parameter.name for parameter in self.parameters]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"{name}: parameters must be given, each with its own name, got {names}")
+        self.lr = _at_least(name, "lr", lr, 0.0)
+        self.weight_decay = _at_least(name, "weight_decay", weight_decay, 0.0)
+        self.steps = 0
+        self._state = [tuple(np.zeros_like(parameter.value) for _ in self.slots) for parameter in self.parameters]
+        largest = max(parameter.value.nbytes for parameter in self.parameters)
+        self._scratch = np.empty(largest, np.uint8), np.empty(largest, np.uint8)
+
+    def step(self) -> None:
+        """Update every parameter from its gradient.
+
+        Raises
+        ------
+        RuntimeError : a parameter has no gradient yet; nothing was updated.
+        """
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                raise RuntimeError(f"{type(self).__name__}.step: {parameter.name} has no gradient, call backward first")
+        self.steps += 1
+        for parameter, state in zip(self.parameters, self._state, strict=True):
+            value, grad = parameter.value, parameter.grad
+            assert grad is not None
+            a, b = (memory[: value.nbytes].view(value.dtype).reshape(value.shape) for memory in self._scratch)
+            self._update(value, grad, a, b, *state)
+
+    def _update(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, *state: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _decayed(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray) -> np.ndarray:
+        """grad + weight_decay * value (the gradient of an L2 penalty), in `a` unless it is the gradient itself."""
+        if not self.weight_decay:
+            return grad
+        np.multiply(value, self.weight_decay, out=a)
+        a += grad
+        return a
+
+    def config(self) -> dict[str, Any]:
+        """Class name and hyperparameters, JSON-able."""
+        hidden = ("parameters", "steps")
+        numbers = {key: v for key, v in vars(self).items() if not key.startswith("_") and key not in hidden}
+        return {"optimizer": type(self).__name__, **numbers}
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of the state: "steps", and one array per slot and parameter such as "momentum/0.weight"."""
+        return {name: np.array(value) for name, value in self._named_state().items()}
+
+    def load_state_dict(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from what `state_dict` gave; the hyperparameters stay this optimizer's own.
+
+        Raises
+        ------
+        ValueError : names or shapes differ; nothing was changed.
+        """
+        state = self._named_state()
+        check_state(f"{type(self).__name__}.load_state_dict", state, arrays)
+        self.steps = int(arrays["steps"])
+        for name, value in state.items():
+            value[...] = arrays[name]
+
+    def _named_state(self) -> dict[str, np.ndarray]:
+        named = {
+            f"{slot}/{parameter.name}": value
+            for parameter, state in zip(self.parameters, self._state, strict=True)
+            for slot, value in zip(self.slots, state, strict=True)
+        }
+        return {"steps": np.array(self.steps), **named}
+
+
+def _at_least(function: str, name: str, value: float, minimum: float) -> float:
+    value = arguments.real(function, name, value)
+    if value < minimum:
+        raise ValueError(f"{function}: {name} must be at least {minimum}, got {value}")
+    return value
+
+
+def _fraction(function: str, name: str, value: float) -> float:
+    value = arguments.real(function, name, value)
+    if not 0 <= value < 1:
+        raise ValueError(f"{function}: {name} must be at least 0 and below 1, got {value}")
+    return value
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum and Nesterov's variant as in PyTorch.
+
+    g = grad + weight_decay * w; v = momentum * v + g; w -= lr * v, or with `nesterov` w -= lr * (g + momentum * v)
+    (Sutskever et al. 2013).
+
+    >>> w = Parameter(np.array([1.0, 2.0]), "w", grad=np.array([10.0, -10.0]))
+    >>> SGD([w], lr=0.1).step()
+    >>> w.value.tolist()
+    [0.0, 3.0]
+    """
+
+    slots = ("momentum",)
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        *,
+        lr: float = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        self.momentum = _fraction("SGD", "momentum", momentum)
+        self.nesterov = bool(nesterov)
+        if self.nesterov and not self.momentum:
+            raise ValueError("SGD: nesterov needs a momentum above 0, got 0")
+
+    def _update(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, *state: np.ndarray) -> None:
+        direction = self._decayed(value, grad, a)
+        if self.momentum:
+            (velocity,) = state
+            velocity *= self.momentum
+            velocity += direction
+            if self.nesterov:
+                np.multiply(velocity, self.momentum, out=b)
+                b += direction
+                direction = b
+            else:
+                direction = velocity
+        np.multiply(direction, self.lr, out=a)
+        value -= a
+
+
+class RMSProp(Optimizer):
+    """s = alpha * s + (1 - alpha) * g^2; w -= lr * g / (sqrt(s) + eps)  (Tieleman & Hinton 2012)."""
+
+    slots = ("square",)
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        *,
+        lr: float = 1e-3,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        self.alpha = _fraction("RMSProp", "alpha", alpha)
+        self.eps = _at_least("RMSProp", "eps", eps, 0.0)
+
+    def _update(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, *state: np.ndarray) -> None:
+        (square,) = state
+        direction = self._decayed(value, grad, a)
+        np.multiply(direction, direction, out=b)
+        b *= 1 - self.alpha
+        square *= self.alpha
+        square += b
+        np.sqrt(square, out=b)
+        b += self.eps
+        np.divide(direction, b, out=b)
+        b *= self.lr
+        value -= b
+
+
+class Adam(Optimizer):
+    """m = b1 * m + (1 - b1) * g; s = b2 * s + (1 - b2) * g^2; w -= lr * m' / (sqrt(s') + eps), where m' and s' are
+    divided by 1 - b1^t and 1 - b2^t  (Kingma & Ba 2015, algorithm 1). `weight_decay` is an L2 penalty in g.
+    """
+
+    slots = ("mean", "square")
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        *,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        name = type(self).__name__
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        if len(betas) != 2:
+            raise ValueError(f"{name}: betas must be a pair, got {betas}")
+        self.betas = (_fraction(name, "betas", betas[0]), _fraction(name, "betas", betas[1]))
+        self.eps = _at_least(name, "eps", eps, 0.0)
+
+    def _update(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, *state: np.ndarray) -> None:
+        self._moments(value, self._decayed(value, grad, a), a, b, *state)
+
+    def _moments(
+        self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, mean: np.ndarray, square: np.ndarray
+    ) -> None:
+        first, second = self.betas
+        np.multiply(grad, grad, out=b)
+        b *= 1 - second
+        square *= second
+        square += b
+        np.multiply(grad, 1 - first, out=b)
+        mean *= first
+        mean += b
+        np.sqrt(square, out=b)
+        b *= 1 / math.sqrt(1 - second**self.steps)
+        b += self.eps
+        np.divide(mean, b, out=b)
+        b *= self.lr / (1 - first**self.steps)
+        value -= b
+
+
+class AdamW(Adam):
+    """Adam with the decay applied to the weights instead of the gradient: w *= 1 - lr * weight_decay first
+    (Loshchilov & Hutter 2019, algorithm 2, as in PyTorch).
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        *,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def _update(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, *state: np.ndarray) -> None:
+        value *= 1 - self.lr * self.weight_decay
+        self._moments(value, grad, a, b, *state)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}

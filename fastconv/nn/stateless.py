@@ -1,0 +1,158 @@
+"""The layers without parameters: pooling, activations, dropout and flattening."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastconv import activations, arguments, pooling, regularization
+from fastconv.nn.base import LAYOUTS, Layer
+from fastconv.nn.initial import Seed
+
+
+class _Plain(Layer):
+    """A layer that is one pair of functions: forward gives (out, cache), backward takes the cache back."""
+
+    def _apply(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        raise NotImplementedError
+
+    def _gradient(self, dout: np.ndarray, cache: Any) -> np.ndarray:
+        raise NotImplementedError
+
+    def forward(self, x: np.ndarray, *, training: bool = False) -> np.ndarray:
+        out, cache = self._apply(x)
+        self._remember(cache, training)
+        return out
+
+    def backward(self, dout: np.ndarray, *, input_gradient: bool = True) -> np.ndarray | None:
+        cache = self._recall()
+        return self._gradient(dout, cache) if input_gradient else None
+
+
+class _Pool2d(_Plain):
+    """The arguments that the poolings share; `stride=None` means the window's size."""
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int | tuple[int, int] | None = None,
+        padding: Any = 0,
+        dilation: int | tuple[int, int] = 1,
+        ceil_mode: bool = False,
+        layout: str = "NCHW",
+    ):
+        name = type(self).__name__
+        self.kernel_size = arguments.pair(name, "kernel_size", kernel_size, 1)
+        self.stride = None if stride is None else arguments.pair(name, "stride", stride, 1)
+        self.padding = arguments.pads(name, padding)
+        self.dilation = arguments.pair(name, "dilation", dilation, 1)
+        self.ceil_mode = bool(ceil_mode)
+        self.layout = arguments.choice(name, "layout", layout, LAYOUTS)
+
+    def _options(self) -> dict[str, Any]:
+        names = ("stride", "padding", "dilation", "ceil_mode", "layout")
+        return {name: getattr(self, name) for name in names}
+
+
+class MaxPool2d(_Pool2d):
+    """The largest value of each window; its gradient goes to the first of equal values.
+
+    >>> MaxPool2d(2)(np.arange(16.0).reshape(1, 1, 4, 4)).ravel().tolist()
+    [5.0, 7.0, 13.0, 15.0]
+    """
+
+    def _apply(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        return pooling.max_pool2d_forward(x, self.kernel_size, **self._options())
+
+    def _gradient(self, dout: np.ndarray, cache: Any) -> np.ndarray:
+        return pooling.max_pool2d_backward(dout, cache)
+
+
+class AvgPool2d(_Pool2d):
+    """The mean of each window, zeros of the padding included.
+
+    >>> AvgPool2d(2)(np.arange(16.0).reshape(1, 1, 4, 4)).ravel().tolist()
+    [2.5, 4.5, 10.5, 12.5]
+    """
+
+    def _apply(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        return pooling.avg_pool2d_forward(x, self.kernel_size, **self._options())
+
+    def _gradient(self, dout: np.ndarray, cache: Any) -> np.ndarray:
+        return pooling.avg_pool2d_backward(dout, cache)
+
+
+class _Elementwise(_Plain):
+    """A function of each value."""
+
+    _pair: tuple[Callable[[np.ndarray], tuple[np.ndarray, Any]], Callable[[np.ndarray, Any], np.ndarray]]
+
+    def _apply(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        return self._pair[0](x)
+
+    def _gradient(self, dout: np.ndarray, cache: Any) -> np.ndarray:
+        return self._pair[1](dout, cache)
+
+
+class ReLU(_Elementwise):
+    """max(x, 0)."""
+
+    _pair = (activations.relu_forward, activations.relu_backward)
+
+
+class Sigmoid(_Elementwise):
+    """1 / (1 + exp(-x))."""
+
+    _pair = (activations.sigmoid_forward, activations.sigmoid_backward)
+
+
+class Tanh(_Elementwise):
+    """tanh(x)."""
+
+    _pair = (activations.tanh_forward, activations.tanh_backward)
+
+
+class Flatten(_Plain):
+    """(N, ...) as (N, D), in memory order."""
+
+    def _apply(self, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        return x.reshape(len(x), math.prod(x.shape[1:])), x.shape
+
+    def _gradient(self, dout: np.ndarray, cache: Any) -> np.ndarray:
+        return dout.reshape(cache)
+
+
+class Dropout(Layer):
+    """In training, zero each value with probability p and scale the others by 1 / (1 - p); otherwise nothing.
+
+    Masks come from `rng` (a seed or generator); a `Trainer` replaces it by its own generator.
+
+    Raises
+    ------
+    ValueError, TypeError : p is no number from 0 to below 1.
+    """
+
+    def __init__(self, p: float, *, rng: Seed = None):
+        self.p = arguments.real("Dropout", "p", p)
+        if not 0 <= self.p < 1:
+            raise ValueError(f"Dropout: p must be at least 0 and below 1, got {p}")
+        self._rng = np.random.default_rng(rng)
+
+    def seed(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def forward(self, x: np.ndarray, *, training: bool = False) -> np.ndarray:
+        if not training:
+            self.forget()
+            return x
+        out, cache = regularization.dropout_forward(x, self.p, training=True, rng=self._rng)
+        self._remember(cache, training)
+        return out
+
+    def backward(self, dout: np.ndarray, *, input_gradient: bool = True) -> np.ndarray | None:
+        cache = self._recall()
+        return regularization.dropout_backward(dout, cache) if input_gradient else None

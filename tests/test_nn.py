@@ -1,0 +1,315 @@
+"""Layers and `Sequential`: gradients against central differences, bookkeeping of state, names and configurations."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fastconv import losses
+from fastconv.nn import (
+    AvgPool2d,
+    BatchNorm,
+    Buffer,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Parameter,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    build_layer,
+    models,
+)
+from fastconv.nn.initial import he_uniform, xavier_uniform
+from fastconv.testing import numerical_gradient
+
+
+def small_nets():
+    def options(seed, layout="NCHW"):
+        return {"dtype": "float64", "rng": seed, "layout": layout}
+
+    def dense(inputs, outputs, **more):
+        return Linear(inputs, outputs, dtype="float64", rng=9, **more)
+
+    yield (
+        "relu-maxpool",
+        (2, 2, 6, 6),
+        Sequential(Conv2d(2, 3, 3, padding=1, activation="relu", **options(0)), MaxPool2d(2), Flatten(), dense(27, 4)),
+    )
+    yield (
+        "sigmoid-avgpool-stride",
+        (2, 3, 7, 7),
+        Sequential(Conv2d(3, 4, 3, stride=2, padding=1, **options(1)), Sigmoid(), AvgPool2d(2), dense(16, 4)),
+    )
+    yield (
+        "groups-dilation-tanh",
+        (2, 4, 7, 7),
+        Sequential(Conv2d(4, 4, 3, dilation=2, groups=2, bias=False, **options(2)), Tanh(), dense(36, 4, bias=False)),
+    )
+    yield (
+        "channels-last",
+        (2, 6, 6, 2),
+        Sequential(Conv2d(2, 3, 3, **options(3, "NHWC")), ReLU(), MaxPool2d(2, layout="NHWC"), dense(12, 4)),
+    )
+    yield (
+        "batchnorm",
+        (4, 2, 5, 5),
+        Sequential(
+            Conv2d(2, 3, 3, bias=False, **options(4)),
+            BatchNorm(3, dtype="float64"),
+            Sigmoid(),
+            Flatten(),
+            dense(27, 5),
+            BatchNorm(5, dtype="float64"),
+            dense(5, 4),
+        ),
+    )
+    yield (
+        "nested-hidden-relu",
+        (3, 8),
+        Sequential(Sequential(dense(8, 6, activation="relu")), dense(6, 5), Tanh(), dense(5, 4)),
+    )
+
+
+NETS = {name: (shape, net) for name, shape, net in small_nets()}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_gradients_match_central_differences(name):
+    shape, net = NETS[name]
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=shape)
+    y = rng.integers(0, 4, len(x))
+    for parameter in net.parameters():  # no ReLU exactly at its kink, no BatchNorm at its initial 1 and 0
+        parameter.value += 0.1 * rng.normal(size=parameter.value.shape)
+
+    def loss():
+        return losses.softmax_cross_entropy(net.forward(x, training=True), y)[0]
+
+    scores = net.forward(x, training=True)
+    dx = net.backward(losses.softmax_cross_entropy(scores, y)[1])
+    checked = [("x", x, dx), *((p.name, p.value, p.grad) for p in net.parameters())]
+    for label, value, gradient in checked:
+        assert gradient.dtype == np.float64
+        numeric = numerical_gradient(lambda _: loss(), value)
+        np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-8, err_msg=label)
+
+
+def test_skipping_the_input_gradient_changes_no_parameter_gradient():
+    rng = np.random.default_rng(0)
+    x, dout = rng.normal(size=(3, 1, 12, 12)), rng.normal(size=(3, 4))
+    net = Sequential(
+        Dropout(0.0), Conv2d(1, 2, 5, dtype="float64", rng=0), MaxPool2d(2), Linear(32, 4, dtype="float64", rng=1)
+    )
+    net.forward(x, training=True)
+    assert net.backward(dout).shape == x.shape
+    full = [parameter.grad.copy() for parameter in net.parameters()]
+    net.forward(x, training=True)
+    assert net.backward(dout, input_gradient=False) is None
+    for parameter, expected in zip(net.parameters(), full, strict=True):
+        np.testing.assert_array_equal(parameter.grad, expected)
+
+
+def test_backward_needs_a_training_forward_each_time():
+    layer = Linear(3, 2, rng=0)
+    x, dout = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
+    with pytest.raises(RuntimeError, match=r"Linear\.backward: call forward\(x, training=True\)"):
+        layer.backward(dout)
+    layer.forward(x)
+    with pytest.raises(RuntimeError):
+        layer.backward(dout)
+    layer.forward(x, training=True)
+    layer.backward(dout)
+    with pytest.raises(RuntimeError):
+        layer.backward(dout)
+
+
+def test_lenet5_layers_and_size():
+    model = models.lenet5()
+    shapes = {parameter.name: parameter.value.shape for parameter in model.parameters()}
+    assert shapes == {
+        "0.weight": (6, 1, 5, 5),
+        "0.bias": (6,),
+        "2.weight": (16, 6, 5, 5),
+        "2.bias": (16,),
+        "5.weight": (400, 120),
+        "5.bias": (120,),
+        "6.weight": (120, 84),
+        "6.bias": (84,),
+        "7.weight": (84, 10),
+        "7.bias": (10,),
+    }
+    assert sum(parameter.value.size for parameter in model.parameters()) == 61_706
+    assert {parameter.value.dtype for parameter in model.parameters()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("channels, size", [(1, 28), (3, 32)])
+def test_models_by_name(name, channels, size):
+    model = models.build(name, classes=7, in_channels=channels, size=size, seed=3)
+    assert model.input_shape == (channels, size, size)
+    out = model.predict(np.ones((3, channels, size, size), np.float32))
+    assert out.shape == (3, 7) and out.dtype == np.float32
+    again = models.build(name, classes=7, in_channels=channels, size=size, seed=3).state_dict()
+    assert all(np.array_equal(value, again[key]) for key, value in model.state_dict().items())
+
+
+def test_unknown_model_and_impossible_size():
+    with pytest.raises(ValueError, match=r"name must be one of 'lenet5'.*got 'resnet'"):
+        models.build("resnet")
+    with pytest.raises(ValueError, match="size must be at least 12, got 8"):
+        models.lenet5(size=8)
+    with pytest.raises(ValueError, match="size must be at least 8, got 4"):
+        models.vgg_like(size=4)
+
+
+def test_predict_in_batches_equals_one_pass_and_converts_dtype():
+    model = models.lenet5(dtype="float64")
+    x = np.random.default_rng(0).random((11, 1, 28, 28), np.float32)
+    np.testing.assert_allclose(model.predict(x, batch_size=4), model.forward(x.astype(np.float64)), rtol=1e-10)
+    assert model.predict(x).dtype == np.float64
+    assert model.predict(x[:0]).shape == (0, 10)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        model.predict(x, batch_size=0)
+
+
+def test_state_includes_running_statistics_and_restores_them():
+    model = Sequential(Linear(3, 4, rng=0), BatchNorm(4))
+    model.forward(np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32), training=True)
+    state = model.state_dict()
+    assert list(state) == ["0.weight", "0.bias", "1.gamma", "1.beta", "1.running_mean", "1.running_var"]
+    assert isinstance(model.layers[1].running_mean, Buffer) and not isinstance(model.layers[1].running_mean, Parameter)
+    other = Sequential(Linear(3, 4, rng=1), BatchNorm(4))
+    arrays = [entry.value for entry in other.state()]
+    other.load_state_dict(state)
+    for array, (name, value) in zip(arrays, state.items(), strict=True):
+        np.testing.assert_array_equal(array, value, err_msg=name)  # written in place
+
+
+def test_loading_a_state_that_does_not_fit_changes_nothing():
+    model = Sequential(Linear(3, 4, rng=0))
+    before = model.state_dict()
+    with pytest.raises(ValueError, match=r"missing \['0.bias'\], unexpected \['bias'\]"):
+        model.load_state_dict({"0.weight": np.ones((3, 4)), "bias": np.ones(4)})
+    with pytest.raises(ValueError, match=r"0.bias must have shape \(4,\), got \(5,\)"):
+        model.load_state_dict({"0.weight": np.ones((3, 4)), "0.bias": np.ones(5)})
+    assert all(np.array_equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_nested_names_are_unique():
+    model = Sequential(Sequential(Linear(2, 2, rng=0), ReLU()), Sequential(Linear(2, 2, rng=0)))
+    assert [parameter.name for parameter in model.parameters()] == ["0.0.weight", "0.0.bias", "1.0.weight", "1.0.bias"]
+
+
+def test_sequential_refuses_strangers_and_repeats():
+    layer = ReLU()
+    with pytest.raises(TypeError, match="argument 1 must be a layer, got str"):
+        Sequential(layer, "relu")
+    with pytest.raises(ValueError, match="each layer object may come once"):
+        Sequential(layer, layer)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Conv2d(4, 6, (3, 5), stride=2, padding=((1, 0), (2, 1)), groups=2, bias=False, activation="relu"),
+        Conv2d(3, 2, 3, padding="same", layout="NHWC", dtype="float64", algorithm="auto", init="xavier"),
+        Linear(3, 2, bias=False, activation="relu"),
+        BatchNorm(3, momentum=0.8, eps=1e-3),
+        MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
+        AvgPool2d((2, 3)),
+        Dropout(0.25),
+        Sequential(Flatten(), Sequential(ReLU(), Sigmoid()), Tanh(), input_shape=(3, 4, 4)),
+    ],
+    ids=repr,
+)
+def test_configuration_survives_json_and_rebuilds_the_layer(layer):
+    config = json.loads(json.dumps(layer.config()))
+    rebuilt = build_layer(config)
+    assert type(rebuilt) is type(layer)
+    assert repr(rebuilt) == repr(layer)
+    assert json.dumps(rebuilt.config()) == json.dumps(layer.config())
+    assert [(e.name, e.value.shape, e.value.dtype) for e in rebuilt.state()] == [
+        (e.name, e.value.shape, e.value.dtype) for e in layer.state()
+    ]
+
+
+def test_rebuilding_reports_what_is_wrong():
+    with pytest.raises(ValueError, match=r"config\['layer'\] must be one of .*Conv2d.*, got 'Conv4d'"):
+        build_layer({"layer": "Conv4d"})
+    with pytest.raises(ValueError, match="Dropout cannot be built from"):
+        build_layer({"layer": "Dropout", "q": 1})
+
+
+def test_a_layer_of_ones_own_takes_part():
+    class Scale(Layer):
+        def __init__(self, factor: float):
+            self.factor = factor
+            self.offset = Parameter(np.zeros(1, np.float32))
+            self.set_names()
+
+        def forward(self, x, *, training=False):
+            return x * np.float32(self.factor) + self.offset.value
+
+        def backward(self, dout, *, input_gradient=True):
+            self.offset.grad = dout.sum(keepdims=True).reshape(1)
+            return dout * np.float32(self.factor) if input_gradient else None
+
+    model = Sequential(Linear(2, 2, rng=0), Scale(2.0))
+    assert [parameter.name for parameter in model.parameters()][-1] == "1.offset"
+    assert repr(build_layer(model.config()).layers[1]) == "Scale(2.0)"
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Conv2d(3, 4, 3, groups=2), "groups must divide in_channels and out_channels, got 2, 3 and 4"),
+        (lambda: Conv2d(0, 4, 3), "in_channels must be at least 1, got 0"),
+        (lambda: Conv2d(1, 4, 0), "kernel_size must be at least 1, got 0"),
+        (lambda: Conv2d(1, 4, 3, activation="gelu"), "activation must be one of None, 'relu'"),
+        (lambda: Conv2d(1, 4, 3, layout="CHWN"), "layout must be one of 'NCHW', 'NHWC', got 'CHWN'"),
+        (lambda: Linear(2, 2, dtype="float16"), "dtype must be one of 'float32', 'float64', got 'float16'"),
+        (lambda: Linear(2, 2, init="zeros"), "init must be one of 'he', 'xavier', got 'zeros'"),
+        (lambda: Dropout(1.0), "p must be at least 0 and below 1, got 1.0"),
+        (lambda: MaxPool2d(2, stride=0), "stride must be at least 1, got 0"),
+    ],
+)
+def test_constructors_name_the_broken_rule(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_initial_weights_have_the_stated_variance():
+    rng = np.random.default_rng(0)
+    assert he_uniform(rng, (400, 500), 400, 500).var() == pytest.approx(2 / 400, rel=0.02)
+    assert xavier_uniform(rng, (400, 500), 400, 500).var() == pytest.approx(2 / 900, rel=0.02)
+    layer = Conv2d(8, 64, 5, rng=0)
+    assert layer.weight.value.var() == pytest.approx(2 / (8 * 25), rel=0.05)
+    assert not layer.bias.value.any()
+    np.testing.assert_array_equal(
+        layer.weight.value, Conv2d(8, 64, 5, rng=0, dtype="float64").weight.value.astype("f4")
+    )
+
+
+def test_dropout_follows_its_seed_and_rests_in_inference():
+    x = np.ones((50, 40), np.float32)
+    layer = Dropout(0.25, rng=0)
+    out = layer.forward(x, training=True)
+    assert set(np.unique(out)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert (out == 0).mean() == pytest.approx(0.25, abs=0.03)
+    np.testing.assert_array_equal(layer.backward(x), out)
+    layer.seed(np.random.default_rng(0))
+    np.testing.assert_array_equal(layer.forward(x, training=True), out)
+    np.testing.assert_array_equal(layer(x), x)
+
+
+def test_summary_lists_shapes_and_counts():
+    text = models.lenet5().summary()
+    assert "2  Conv2d(6, 16, 5, activation='relu')" in text and "16 x 10 x 10" in text
+    assert text.splitlines()[-1].split() == ["total", "61,706"]
+    with pytest.raises(ValueError, match="input_shape must be given"):
+        Sequential(ReLU()).summary()
