@@ -48,7 +48,17 @@ from fastconv.conv import (
 )
 from fastconv.fully_connected import linear, linear_backward, linear_forward
 from fastconv.losses import mse_loss, softmax_cross_entropy, svm_loss
-from fastconv.normalization import batch_norm, batch_norm_backward, batch_norm_forward
+from fastconv.normalization import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_forward,
+    group_norm,
+    group_norm_backward,
+    group_norm_forward,
+    layer_norm,
+    layer_norm_backward,
+    layer_norm_forward,
+)
 from fastconv.padding import pad2d, pad2d_backward, pad2d_forward
 from fastconv.plan import conv2d_algorithms
 from fastconv.pooling import (
@@ -84,7 +94,13 @@ __all__ = [
     "gelu",
     "gelu_backward",
     "gelu_forward",
+    "group_norm",
+    "group_norm_backward",
+    "group_norm_forward",
     "im2col",
+    "layer_norm",
+    "layer_norm_backward",
+    "layer_norm_forward",
     "leaky_relu",
     "leaky_relu_backward",
     "leaky_relu_forward",

@@ -90,6 +90,15 @@ def pair(function: str, name: str, value: Any, minimum: int) -> Pair:
     return both, both
 
 
+def shape(function: str, name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """A sequence of `ndim` sizes as a tuple of Python ints."""
+    if not _is_sequence(value) or isinstance(value, str):
+        raise TypeError(f"{function}: {name} must be a sequence of {ndim} integers, got {value!r}")
+    if len(value) != ndim:
+        raise ValueError(f"{function}: {name} must have {ndim} entries, got {value!r}")
+    return tuple(integer(function, name, length, 0) for length in value)
+
+
 def choice(function: str, name: str, value: Any, allowed: Sequence[Any]) -> Any:
     """`value` if it is one of the allowed ones."""
     if not any(value is a or (isinstance(value, str) and value == a) for a in allowed):

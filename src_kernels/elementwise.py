@@ -1,6 +1,8 @@
-"""Elementwise passes that a convolution needs beside itself."""
+"""Elementwise passes: what a convolution needs beside itself, and activations that NumPy has no fast form of."""
 
 from __future__ import annotations
+
+import math
 
 from numba import intp, prange
 
@@ -23,3 +25,44 @@ def _relu_mask_parallel(slots, dout, out, masked):
 
 
 relu_mask = Kernel(_relu_mask, _relu_mask_parallel)
+
+
+@jit
+def _relu(slot, slots, x, out):
+    """out = max(x, 0), NaN where x is NaN; both flat."""
+    begin, end = slot * x.size // slots, (slot + 1) * x.size // slots
+    source, target = x[begin:end], out[begin:end]
+    for i in range(source.size):
+        target[i] = 0 if source[i] <= 0 else source[i]
+
+
+@jit(parallel=True)
+def _relu_parallel(slots, x, out):
+    for slot in prange(slots):
+        _relu(intp(slot), slots, x, out)
+
+
+relu = Kernel(_relu, _relu_parallel)
+
+ROOT_HALF = math.sqrt(0.5)
+
+
+@jit
+def _normal_cdf(slot, slots, x, out):
+    """out = the probability that a standard normal number is below x; both flat.
+
+    As erfc, so that the left tail keeps its relative precision: 1 + erf(x) is 0 from x = -5.9 down.
+    """
+    begin, end = slot * x.size // slots, (slot + 1) * x.size // slots
+    source, target = x[begin:end], out[begin:end]
+    for i in range(source.size):
+        target[i] = 0.5 * math.erfc(-ROOT_HALF * source[i])
+
+
+@jit(parallel=True)
+def _normal_cdf_parallel(slots, x, out):
+    for slot in prange(slots):
+        _normal_cdf(intp(slot), slots, x, out)
+
+
+normal_cdf = Kernel(_normal_cdf, _normal_cdf_parallel)

@@ -1,0 +1,246 @@
+"""Batch normalisation: moments per channel, and the affine maps forward and backward.
+
+Two forms of each: planes (P, L), where plane p belongs to channel p % C, and rows (R, C), one column per channel.
+Moments and dot products are summed in blocks that stay in the first-level cache, in the array's own precision, and
+added up in float64; how the numbers are cut depends on their shape alone, so any thread count gives the same bits.
+Tasks are planes or bands of rows and each writes its own part of the result, which may be uninitialised.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import intp, prange
+
+from fastconv._kernels.jit import Kernel, jit
+
+BLOCK = 2048  # numbers of a plane summed before they are added in float64: 8 or 16 KB
+BLOCK_ROWS = 8  # least rows of a block, where rows are so long that BLOCK numbers are fewer
+
+
+@jit
+def _moments_of_planes(slot, slots, x, moments):
+    """x (P, L) -> moments (P, 2) float64: mean and sum of squared deviations from it.
+
+    A block's deviations are taken from its rounded mean, and the sum of the deviations corrects both results.
+    """
+    planes, length = x.shape
+    for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
+        mean, squares = 0.0, 0.0
+        for first in range(0, length, BLOCK):
+            block = x[plane, first : first + BLOCK]
+            count = block.size
+            total = x.dtype.type(0)
+            for i in range(count):
+                total += block[i]
+            shift = x.dtype.type(total / count)
+            first_order, second_order = x.dtype.type(0), x.dtype.type(0)
+            for i in range(count):
+                deviation = block[i] - shift
+                first_order += deviation
+                second_order += deviation * deviation
+            correction = np.float64(first_order) / count
+            step = shift + correction - mean
+            squares += second_order - first_order * correction + step * step * first * (count / (first + count))
+            mean += step * (count / (first + count))
+        moments[plane, 0] = mean
+        moments[plane, 1] = squares
+
+
+@jit(parallel=True)
+def _moments_of_planes_parallel(slots, x, moments):
+    for slot in prange(slots):
+        _moments_of_planes(intp(slot), slots, x, moments)
+
+
+moments_of_planes = Kernel(_moments_of_planes, _moments_of_planes_parallel)
+
+
+@jit
+def _moments_of_rows(slot, slots, x, moments):
+    """x (R, C) -> moments (bands, 2, C) float64 of each band of rows; otherwise as `_moments_of_planes`."""
+    rows, channels = x.shape
+    bands = moments.shape[0]
+    step = max(BLOCK_ROWS, BLOCK // max(channels, 1))
+    total, shift = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+    first_order, second_order = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+    for band in range(slot * bands // slots, (slot + 1) * bands // slots):
+        mean, squares = moments[band, 0], moments[band, 1]
+        mean[:] = 0
+        squares[:] = 0
+        begin, end = band * rows // bands, (band + 1) * rows // bands
+        for first in range(begin, end, step):
+            last = min(first + step, end)
+            count, before = last - first, first - begin
+            total[:] = 0
+            first_order[:] = 0
+            second_order[:] = 0
+            for q in range(first, last):
+                source = x[q]
+                for c in range(source.size):
+                    total[c] += source[c]
+            for c in range(channels):
+                shift[c] = total[c] / count
+            for q in range(first, last):
+                source = x[q]
+                for c in range(source.size):
+                    deviation = source[c] - shift[c]
+                    first_order[c] += deviation
+                    second_order[c] += deviation * deviation
+            share = count / (before + count)
+            for c in range(channels):
+                correction = np.float64(first_order[c]) / count
+                distance = shift[c] + correction - mean[c]
+                squares[c] += second_order[c] - first_order[c] * correction + distance * distance * before * share
+                mean[c] += distance * share
+
+
+@jit(parallel=True)
+def _moments_of_rows_parallel(slots, x, moments):
+    for slot in prange(slots):
+        _moments_of_rows(intp(slot), slots, x, moments)
+
+
+moments_of_rows = Kernel(_moments_of_rows, _moments_of_rows_parallel)
+
+
+@jit
+def _normalize_planes(slot, slots, x, mean, scale, shift, out):
+    """out = (x - mean) * scale + shift, x and out (P, L), the others (C,)."""
+    planes, channels = x.shape[0], mean.size
+    for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
+        source, target = x[plane], out[plane]
+        c = plane % channels
+        center, factor, offset = mean[c], scale[c], shift[c]
+        for i in range(source.size):
+            target[i] = (source[i] - center) * factor + offset
+
+
+@jit(parallel=True)
+def _normalize_planes_parallel(slots, x, mean, scale, shift, out):
+    for slot in prange(slots):
+        _normalize_planes(intp(slot), slots, x, mean, scale, shift, out)
+
+
+normalize_planes = Kernel(_normalize_planes, _normalize_planes_parallel)
+
+
+@jit
+def _normalize_rows(slot, slots, x, mean, scale, shift, out):
+    """out = (x - mean) * scale + shift, x and out (R, C), the others (C,)."""
+    rows = x.shape[0]
+    for q in range(slot * rows // slots, (slot + 1) * rows // slots):
+        source, target = x[q], out[q]
+        for c in range(source.size):
+            target[c] = (source[c] - mean[c]) * scale[c] + shift[c]
+
+
+@jit(parallel=True)
+def _normalize_rows_parallel(slots, x, mean, scale, shift, out):
+    for slot in prange(slots):
+        _normalize_rows(intp(slot), slots, x, mean, scale, shift, out)
+
+
+normalize_rows = Kernel(_normalize_rows, _normalize_rows_parallel)
+
+
+@jit
+def _dots_of_planes(slot, slots, dout, x, mean, dots):
+    """dout, x (P, L), mean (C,) -> dots (P, 2) float64: the sums of dout and of dout * (x - mean)."""
+    planes, length = x.shape
+    channels = mean.size
+    for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
+        center = mean[plane % channels]
+        plain, weighted = 0.0, 0.0
+        for first in range(0, length, BLOCK):
+            gradient, source = dout[plane, first : first + BLOCK], x[plane, first : first + BLOCK]
+            a, b = x.dtype.type(0), x.dtype.type(0)
+            for i in range(source.size):
+                a += gradient[i]
+                b += gradient[i] * (source[i] - center)
+            plain += a
+            weighted += b
+        dots[plane, 0] = plain
+        dots[plane, 1] = weighted
+
+
+@jit(parallel=True)
+def _dots_of_planes_parallel(slots, dout, x, mean, dots):
+    for slot in prange(slots):
+        _dots_of_planes(intp(slot), slots, dout, x, mean, dots)
+
+
+dots_of_planes = Kernel(_dots_of_planes, _dots_of_planes_parallel)
+
+
+@jit
+def _dots_of_rows(slot, slots, dout, x, mean, dots):
+    """dout, x (R, C), mean (C,) -> dots (bands, 2, C) float64; otherwise as `_dots_of_planes`."""
+    rows, channels = x.shape
+    bands = dots.shape[0]
+    step = max(BLOCK_ROWS, BLOCK // max(channels, 1))
+    a, b = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+    for band in range(slot * bands // slots, (slot + 1) * bands // slots):
+        plain, weighted = dots[band, 0], dots[band, 1]
+        plain[:] = 0
+        weighted[:] = 0
+        end = (band + 1) * rows // bands
+        for first in range(band * rows // bands, end, step):
+            a[:] = 0
+            b[:] = 0
+            for q in range(first, min(first + step, end)):
+                gradient, source = dout[q], x[q]
+                for c in range(source.size):
+                    a[c] += gradient[c]
+                    b[c] += gradient[c] * (source[c] - mean[c])
+            for c in range(channels):
+                plain[c] += a[c]
+                weighted[c] += b[c]
+
+
+@jit(parallel=True)
+def _dots_of_rows_parallel(slots, dout, x, mean, dots):
+    for slot in prange(slots):
+        _dots_of_rows(intp(slot), slots, dout, x, mean, dots)
+
+
+dots_of_rows = Kernel(_dots_of_rows, _dots_of_rows_parallel)
+
+
+@jit
+def _gradient_of_planes(slot, slots, dout, x, mean, scale, dout_mean, slope, dx):
+    """dx = (dout - dout_mean) * scale - (x - mean) * slope; dout, x, dx (P, L), the others (C,)."""
+    planes, channels = x.shape[0], mean.size
+    for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
+        gradient, source, target = dout[plane], x[plane], dx[plane]
+        c = plane % channels
+        center, factor, common, incline = mean[c], scale[c], dout_mean[c], slope[c]
+        for i in range(source.size):
+            target[i] = (gradient[i] - common) * factor - (source[i] - center) * incline
+
+
+@jit(parallel=True)
+def _gradient_of_planes_parallel(slots, dout, x, mean, scale, dout_mean, slope, dx):
+    for slot in prange(slots):
+        _gradient_of_planes(intp(slot), slots, dout, x, mean, scale, dout_mean, slope, dx)
+
+
+gradient_of_planes = Kernel(_gradient_of_planes, _gradient_of_planes_parallel)
+
+
+@jit
+def _gradient_of_rows(slot, slots, dout, x, mean, scale, dout_mean, slope, dx):
+    """dx = (dout - dout_mean) * scale - (x - mean) * slope; dout, x, dx (R, C), the others (C,)."""
+    rows = x.shape[0]
+    for q in range(slot * rows // slots, (slot + 1) * rows // slots):
+        gradient, source, target = dout[q], x[q], dx[q]
+        for c in range(source.size):
+            target[c] = (gradient[c] - dout_mean[c]) * scale[c] - (source[c] - mean[c]) * slope[c]
+
+
+@jit(parallel=True)
+def _gradient_of_rows_parallel(slots, dout, x, mean, scale, dout_mean, slope, dx):
+    for slot in prange(slots):
+        _gradient_of_rows(intp(slot), slots, dout, x, mean, scale, dout_mean, slope, dx)
+
+
+gradient_of_rows = Kernel(_gradient_of_rows, _gradient_of_rows_parallel)
