@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from fastconv import runtime, testing
+from fastconv import pooling, runtime, testing
 from fastconv.activations import (
     gelu,
     gelu_backward,
@@ -61,20 +61,10 @@ from fastconv.normalization import (
 )
 from fastconv.padding import pad2d, pad2d_backward, pad2d_forward
 from fastconv.plan import conv2d_algorithms
-from fastconv.pooling import (
-    avg_pool2d,
-    avg_pool2d_backward,
-    avg_pool2d_forward,
-    max_pool2d,
-    max_pool2d_backward,
-    max_pool2d_forward,
-)
+from fastconv.pooling import *  # noqa: F403 (its __all__ joins ours below)
 from fastconv.regularization import dropout, dropout_backward, dropout_forward
 
 __all__ = [
-    "avg_pool2d",
-    "avg_pool2d_backward",
-    "avg_pool2d_forward",
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_forward",
@@ -107,9 +97,6 @@ __all__ = [
     "linear",
     "linear_backward",
     "linear_forward",
-    "max_pool2d",
-    "max_pool2d_backward",
-    "max_pool2d_forward",
     "mse_loss",
     "nn",
     "pad2d",
@@ -133,6 +120,7 @@ __all__ = [
     "tanh_forward",
     "testing",
 ]
+__all__ += pooling.__all__
 
 __version__ = "0.1.0"
 

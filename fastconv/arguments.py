@@ -56,9 +56,23 @@ def dtypes(*arrays: np.ndarray | None) -> tuple[np.dtype, np.dtype]:
     return _FLOATS[1], _FLOATS[1]
 
 
+class _Unlocked:
+    """A read-only array's memory, offered as writeable; holds the array alive."""
+
+    def __init__(self, locked: np.ndarray):
+        self.locked = locked
+        address = locked.__array_interface__["data"][0]
+        self.__array_interface__ = {**locked.__array_interface__, "data": (address, False)}
+
+
 def dense(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The array itself if it is C-contiguous, aligned and native of that dtype, a copy otherwise."""
-    return np.require(value, dtype, ("C", "A"))
+    """The array itself if it is C-contiguous, aligned and native of that dtype, a copy otherwise.
+
+    For kernels only, which never write into their operands: a read-only array comes back as a writeable view, since
+    Numba would compile every kernel a second time for read-only ones.
+    """
+    result = np.require(value, dtype, ("C", "A"))
+    return result if result.flags.writeable else np.asarray(_Unlocked(result))
 
 
 def integer(function: str, name: str, value: Any, minimum: int) -> int:

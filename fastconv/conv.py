@@ -315,9 +315,12 @@ def explain_conv2d(
     function = "explain_conv2d"
     arguments.choice(function, "layout", layout, LAYOUTS)
     check_algorithm(function, algorithm)
-    for name, shape in (("x_shape", x_shape), ("w_shape", w_shape)):
-        if len(shape) != 4:
-            raise ValueError(f"{function}: {name} must have 4 entries, got {shape}")
-    compute = arguments.dtypes(np.empty(0, dtype))[0]
-    problem = _problem(function, tuple(x_shape), tuple(w_shape), compute, stride, padding, dilation, groups, layout)
+    x_shape = arguments.shape(function, "x_shape", x_shape, 4)
+    w_shape = arguments.shape(function, "w_shape", w_shape, 4)
+    try:
+        example = np.empty(0, dtype)
+    except TypeError:
+        raise TypeError(f"{function}: dtype must be a NumPy dtype, got {dtype!r}") from None
+    compute = arguments.dtypes(arguments.array(function, "dtype", example))[0]
+    problem = _problem(function, x_shape, w_shape, compute, stride, padding, dilation, groups, layout)
     return explain(problem, algorithm)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
-import llvmlite.binding as llvm
 from numba.core import config
+from numba.core.codegen import get_host_cpu_features
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,10 @@ class TileShape:
 
 
 def host_features() -> set[str]:
-    """Names of the features code is generated for: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES win over the host's."""
-    if config.CPU_FEATURES is not None:
-        return {f[1:] for f in config.CPU_FEATURES.split(",") if f.startswith("+")}
-    if config.CPU_NAME is not None and config.CPU_NAME != "host":
-        return set()
-    return {name for name, present in llvm.get_host_cpu_features().items() if present}
+    """Names of the features Numba generates code for: NUMBA_CPU_FEATURES (empty for NUMBA_CPU_NAME=generic), else the
+    host's, without AVX under NUMBA_ENABLE_AVX=0."""
+    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return {feature[1:] for feature in features.split(",") if feature.startswith("+")}
 
 
 def _detect() -> Machine:
@@ -78,7 +76,7 @@ def _detect() -> Machine:
         return Machine("AVX-512", 512, True, _TILES_32_REGISTERS)
     if "avx2" in features and "fma" in features:
         return Machine("AVX2", 256, True, _TILES_16_REGISTERS)
-    return Machine("128-bit", 128, "fma" in features, _TILES_16_REGISTERS)
+    return Machine("128-bit", 128, {"avx", "fma"} <= features, _TILES_16_REGISTERS)  # FMA needs AVX's encoding
 
 
 MACHINE = _detect()

@@ -211,10 +211,11 @@ class OverFiltersPass:
             for launch in self.launches:
                 g = launch.geometry
                 tables = np.empty((slots, 3 * g.chunk), np.int64)
-                patches = scratch.take((slots, g.chunk * launch.acol.size if self.packed else 0), p.dtype)
-                results = scratch.take((slots, g.chunk * g.tile_cols if g.out_filter != 1 else 0), p.dtype)
-                runtime.run_on(
-                    over_filters, slots, np.zeros(1, np.int64), tile.address, self.copy.address,
-                    self.transpose.address, x, launch.acol, launch.runs, panels, launch.steps, bias, out,
-                    self.result_rows, tables, patches, results, g._replace(images=images),
-                )  # fmt: skip
+                with Scratch() as own:
+                    patches = own.take((slots, g.chunk * launch.acol.size if self.packed else 0), p.dtype)
+                    results = own.take((slots, g.chunk * g.tile_cols if g.out_filter != 1 else 0), p.dtype)
+                    runtime.run_on(
+                        over_filters, slots, np.zeros(1, np.int64), tile.address, self.copy.address,
+                        self.transpose.address, x, launch.acol, launch.runs, panels, launch.steps, bias, out,
+                        self.result_rows, tables, patches, results, g._replace(images=images),
+                    )  # fmt: skip

@@ -198,18 +198,19 @@ class OverPixelsPass:
             for launch in self.launches:
                 grid = launch.grid
                 geometry = grid.geometry._replace(images=images)
-                results = scratch.take((slots, launch.results), dtype)
                 tile = register_tile(launch.tile.rows, launch.tile.vectors, dtype.itemsize)
                 common = (
                     np.zeros(1, np.int64), tile.address, self.copy.address, w, grid.arow, grid.acol, x, grid.brow,
                     bias, out, grid.crow, launch.trow,
                 )  # fmt: skip
-                if self.packed:
-                    panels = scratch.take((slots, launch.panel), dtype)
-                    runtime.run_on(over_pixels_packed, slots, *common, launch.prow, panels, results, geometry)
-                else:
-                    starts = np.empty((slots, geometry.tiles), np.int64)
-                    runtime.run_on(over_pixels_direct, slots, *common, results, starts, geometry)
+                with Scratch() as own:
+                    results = own.take((slots, launch.results), dtype)
+                    if self.packed:
+                        panels = own.take((slots, launch.panel), dtype)
+                        runtime.run_on(over_pixels_packed, slots, *common, launch.prow, panels, results, geometry)
+                    else:
+                        starts = np.empty((slots, geometry.tiles), np.int64)
+                        runtime.run_on(over_pixels_direct, slots, *common, results, starts, geometry)
 
 
 def _band(g: OverPixels, tile: TileShape, bands: int) -> int:

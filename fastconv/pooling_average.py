@@ -1,0 +1,165 @@
+"""Average pooling of windows, forward and backward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastconv import arguments, runtime
+from fastconv._kernels.pooling import spread, sum_windows
+from fastconv.pooling_problem import PoolProblem, check_cache, checked_dout, flag, pool_problem
+from fastconv.windows import Axis, Stage
+
+# What window sums are divided by: the number of their cells with or without padding, nothing, or the part of a whole
+# window that lies in the padded image.
+PADDED, INSIDE, SUM, POWER = "cells and padding", "cells", "one", "part of a window"
+
+
+@dataclass(frozen=True)
+class AveragePoolCache:
+    """What the backward pass of an average pooling needs; treat it as opaque."""
+
+    problem: PoolProblem
+    counting: str
+    divisor: int
+
+
+@lru_cache(maxsize=256)
+def _divisors(
+    vertical: Axis, horizontal: Axis, lanes: int, dtype: np.dtype, counting: str, divisor: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A divisor for each output row, and one for each output column (ow, lane): a window has their product."""
+    if counting == SUM:
+        rows, cols = np.ones(vertical.count, dtype), np.ones(horizontal.count, dtype)
+    else:
+        rows, cols = (axis.divisors(counting != INSIDE).astype(dtype) for axis in (vertical, horizontal))
+        if counting == POWER:
+            rows, cols = rows / dtype.type(vertical.kernel), cols / dtype.type(horizontal.kernel)
+    return rows * dtype.type(divisor), np.repeat(cols, lanes)
+
+
+def _stage_divisors(problem: PoolProblem, stage: Stage, counting: str, divisor: int) -> tuple[np.ndarray, np.ndarray]:
+    once = divisor if stage is problem.stages[-1] else 1
+    return _divisors(stage.vertical, stage.horizontal, stage.lanes, problem.dtype, counting, once)
+
+
+def averages(problem: PoolProblem, x: np.ndarray, counting: str, divisor: int = 1) -> np.ndarray:
+    """Window sums over what `counting` says and over `divisor`, in the dtype to compute in."""
+    x = arguments.dense(x, problem.dtype)
+    for stage in problem.stages:
+        out = np.empty(stage.out_shape, problem.dtype)
+        if out.size:
+            t = stage.tables
+            runtime.launch(
+                sum_windows, stage.work, x.reshape(stage.x_shape), out, t.starts, t.cells, t.runs, t.step,
+                *_stage_divisors(problem, stage, counting, divisor),
+            )  # fmt: skip
+        x = out
+    return x.reshape(problem.out_shape)
+
+
+def averages_gradient(problem: PoolProblem, dout: np.ndarray, counting: str, divisor: int = 1) -> np.ndarray:
+    """Each cell gets the gradients of the windows that it lies in, over the windows' divisors."""
+    for stage in reversed(problem.stages):
+        dx = np.empty(stage.x_shape, problem.dtype)
+        if dx.size:
+            t = stage.tables
+            runtime.launch(
+                spread, stage.work, dout.reshape(stage.out_shape), dx, t.cover_starts, t.covering, t.runs, t.step,
+                *_stage_divisors(problem, stage, counting, divisor),
+            )  # fmt: skip
+        dout = dx
+    return dout.reshape(problem.x_shape)
+
+
+def avg_pool_forward(
+    function: str, axes: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any,
+    count_include_pad: Any, divisor_override: Any, layout: Any,
+) -> tuple[np.ndarray, AveragePoolCache]:  # fmt: skip
+    """Any of `avg_pool1d_forward`, `avg_pool2d_forward`, `avg_pool3d_forward`."""
+    x = arguments.array(function, "x", x, axes + 2)
+    problem = pool_problem(function, axes, x, kernel_size, stride, padding, dilation, ceil_mode, layout)
+    counting = PADDED if flag(function, "count_include_pad", count_include_pad) else INSIDE
+    divisor = 1
+    if divisor_override is not None:
+        counting, divisor = SUM, arguments.integer(function, "divisor_override", divisor_override, 1)
+    out = averages(problem, x, counting, divisor)
+    return out.astype(problem.result_dtype, copy=False), AveragePoolCache(problem, counting, divisor)
+
+
+def avg_pool_backward(function: str, dout: Any, cache: AveragePoolCache) -> np.ndarray:
+    """Any of `avg_pool1d_backward`, `avg_pool2d_backward`, `avg_pool3d_backward`, and of adaptive and global ones."""
+    check_cache(function, cache, AveragePoolCache, function.replace("backward", "forward"))
+    problem = cache.problem
+    dx = averages_gradient(problem, checked_dout(function, dout, problem), cache.counting, cache.divisor)
+    return dx.astype(problem.result_dtype, copy=False)
+
+
+def avg_pool2d(
+    x: Any, kernel_size: Any, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None, layout: str = "NCHW",
+) -> np.ndarray:  # fmt: skip
+    """The mean of each window.
+
+    Parameters
+    ----------
+    x : (N, C, H, W) array, or (N, H, W, C) with layout "NHWC". Any strides, byte order; never changed.
+    kernel_size, stride, padding, dilation, ceil_mode : as for `max_pool2d`.
+    count_include_pad : whether the zeros of the padding count as cells. What a window of ceil_mode has beyond the
+        padded image never counts, as in PyTorch.
+    divisor_override : what to divide every window's sum by instead of its number of cells; at least 1.
+
+    Returns
+    -------
+    (N, C, OH, OW) or (N, OH, OW, C), of x's dtype; float64 for integers and booleans.
+
+    Raises
+    ------
+    ValueError : wrong shape or value, or a window without any cell of x. TypeError : wrong type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)[0, 0].tolist()
+    [[2.5, 4.5], [10.5, 12.5]]
+    """
+    return avg_pool_forward(
+        "avg_pool2d", 2, x, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override,
+        layout,
+    )[0]  # fmt: skip
+
+
+def avg_pool2d_forward(
+    x: Any, kernel_size: Any, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None, layout: str = "NCHW",
+) -> tuple[np.ndarray, AveragePoolCache]:  # fmt: skip
+    """`avg_pool2d` that also returns what `avg_pool2d_backward` needs: (out, cache). Arguments as for `avg_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> out, cache = avg_pool2d_forward(np.zeros((1, 1, 2, 4)), 2)
+    >>> avg_pool2d_backward([[[[1.0, 2.0]]]], cache)[0, 0].tolist()
+    [[0.25, 0.25, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5]]
+    """
+    return avg_pool_forward(
+        "avg_pool2d_forward", 2, x, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad,
+        divisor_override, layout,
+    )  # fmt: skip
+
+
+def avg_pool2d_backward(dout: Any, cache: AveragePoolCache) -> np.ndarray:
+    """Gradient of a loss by x, given its gradient by the output of `avg_pool2d_forward`.
+
+    Returns
+    -------
+    dx : of x's shape and the output's dtype; where windows overlap, their shares add up.
+
+    Raises
+    ------
+    ValueError : dout has another shape than the output. TypeError : cache does not come from `avg_pool2d_forward`.
+    """
+    return avg_pool_backward("avg_pool2d_backward", dout, cache)
