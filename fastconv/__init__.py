@@ -61,7 +61,7 @@ from fastconv.normalization import (
 )
 from fastconv.padding import pad2d, pad2d_backward, pad2d_forward
 from fastconv.plan import conv2d_algorithms
-from fastconv.pooling import *  # noqa: F403 (its __all__ joins ours below)
+from fastconv.pooling import *
 from fastconv.regularization import dropout, dropout_backward, dropout_forward
 
 __all__ = [

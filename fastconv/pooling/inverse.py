@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastconv import arguments
-from fastconv.pooling_problem import check_cache, image_sizes, pads_per_axis, per_axis
+from fastconv.pooling.problem import check_cache, image_sizes, pads_per_axis, per_axis
 
 
 @dataclass(frozen=True)

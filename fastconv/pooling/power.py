@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastconv import arguments
-from fastconv.pooling_average import POWER, averages, averages_gradient
-from fastconv.pooling_problem import PoolProblem, check_cache, checked_dout, pool_problem
+from fastconv.pooling.average import POWER, averages, averages_gradient
+from fastconv.pooling.problem import PoolProblem, check_cache, checked_dout, pool_problem
 
 
 @dataclass(frozen=True)

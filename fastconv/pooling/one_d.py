@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.pooling_adaptive import adaptive_avg, adaptive_max, adaptive_max_forward
-from fastconv.pooling_average import AveragePoolCache, avg_pool_backward, avg_pool_forward
-from fastconv.pooling_inverse import UnpoolCache, max_unpool_backward, max_unpool_forward
-from fastconv.pooling_max import MaxPoolCache, max_pool, max_pool_backward, max_pool_forward
-from fastconv.pooling_power import PowerPoolCache, lp_pool_backward, lp_pool_forward
+from fastconv.pooling.adaptive import adaptive_avg, adaptive_max, adaptive_max_forward
+from fastconv.pooling.average import AveragePoolCache, avg_pool_backward, avg_pool_forward
+from fastconv.pooling.inverse import UnpoolCache, max_unpool_backward, max_unpool_forward
+from fastconv.pooling.maximum import MaxPoolCache, max_pool, max_pool_backward, max_pool_forward
+from fastconv.pooling.power import PowerPoolCache, lp_pool_backward, lp_pool_forward
 
 
 def max_pool1d(

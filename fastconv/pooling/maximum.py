@@ -9,8 +9,8 @@ import numpy as np
 
 from fastconv import arguments, runtime
 from fastconv._kernels.pooling import first_largest, largest, scatter
-from fastconv.pooling_problem import PoolProblem, check_cache, checked_dout, flag, pool_problem
-from fastconv.windows import Stage
+from fastconv.pooling.problem import PoolProblem, check_cache, checked_dout, flag, pool_problem
+from fastconv.pooling.windows import Stage
 
 TIES = ("first", "split", "all")
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from fastconv import arguments
-from fastconv.pooling_average import INSIDE, AveragePoolCache, averages, avg_pool_backward
-from fastconv.pooling_max import MaxPoolCache, first_maxima, flat_indices, largest_values, max_pool_backward
-from fastconv.pooling_problem import adaptive_problem, flag
+from fastconv.pooling.average import INSIDE, AveragePoolCache, averages, avg_pool_backward
+from fastconv.pooling.maximum import MaxPoolCache, first_maxima, flat_indices, largest_values, max_pool_backward
+from fastconv.pooling.problem import adaptive_problem, flag
 
 
 def adaptive_avg(

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastconv import arguments
 from fastconv.arguments import Pair
-from fastconv.windows import Axis, Stage, adaptive_axis, all_see_a_cell, window_count
+from fastconv.pooling.windows import Axis, Stage, adaptive_axis, all_see_a_cell, window_count
 
 LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 _ONE = Axis(1, 1, 1)

@@ -10,8 +10,8 @@ import numpy as np
 
 from fastconv import arguments, runtime
 from fastconv._kernels.pooling import spread, sum_windows
-from fastconv.pooling_problem import PoolProblem, check_cache, checked_dout, flag, pool_problem
-from fastconv.windows import Axis, Stage
+from fastconv.pooling.problem import PoolProblem, check_cache, checked_dout, flag, pool_problem
+from fastconv.pooling.windows import Axis, Stage
 
 # What window sums are divided by: the number of their cells with or without padding, nothing, or the part of a whole
 # window that lies in the padded image.

@@ -1,6 +1,35 @@
 """Pooling: every public function, from the modules that hold one kind each."""
 
-from fastconv.pooling_1d import (
+from fastconv.pooling.adaptive import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    adaptive_avg_pool2d_forward,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_backward,
+    adaptive_max_pool2d_forward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    global_avg_pool2d_forward,
+    global_max_pool2d,
+    global_max_pool2d_backward,
+    global_max_pool2d_forward,
+)
+from fastconv.pooling.average import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    avg_pool2d_forward,
+)
+from fastconv.pooling.inverse import (
+    max_unpool2d,
+    max_unpool2d_backward,
+    max_unpool2d_forward,
+)
+from fastconv.pooling.maximum import (
+    max_pool2d,
+    max_pool2d_backward,
+    max_pool2d_forward,
+)
+from fastconv.pooling.one_d import (
     adaptive_avg_pool1d,
     adaptive_avg_pool1d_backward,
     adaptive_avg_pool1d_forward,
@@ -26,7 +55,12 @@ from fastconv.pooling_1d import (
     max_unpool1d_backward,
     max_unpool1d_forward,
 )
-from fastconv.pooling_3d import (
+from fastconv.pooling.power import (
+    lp_pool2d,
+    lp_pool2d_backward,
+    lp_pool2d_forward,
+)
+from fastconv.pooling.three_d import (
     adaptive_avg_pool3d,
     adaptive_avg_pool3d_backward,
     adaptive_avg_pool3d_forward,
@@ -51,40 +85,6 @@ from fastconv.pooling_3d import (
     max_unpool3d,
     max_unpool3d_backward,
     max_unpool3d_forward,
-)
-from fastconv.pooling_adaptive import (
-    adaptive_avg_pool2d,
-    adaptive_avg_pool2d_backward,
-    adaptive_avg_pool2d_forward,
-    adaptive_max_pool2d,
-    adaptive_max_pool2d_backward,
-    adaptive_max_pool2d_forward,
-    global_avg_pool2d,
-    global_avg_pool2d_backward,
-    global_avg_pool2d_forward,
-    global_max_pool2d,
-    global_max_pool2d_backward,
-    global_max_pool2d_forward,
-)
-from fastconv.pooling_average import (
-    avg_pool2d,
-    avg_pool2d_backward,
-    avg_pool2d_forward,
-)
-from fastconv.pooling_inverse import (
-    max_unpool2d,
-    max_unpool2d_backward,
-    max_unpool2d_forward,
-)
-from fastconv.pooling_max import (
-    max_pool2d,
-    max_pool2d_backward,
-    max_pool2d_forward,
-)
-from fastconv.pooling_power import (
-    lp_pool2d,
-    lp_pool2d_backward,
-    lp_pool2d_forward,
 )
 
 __all__ = [
