@@ -49,8 +49,8 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-# For Linux, PyPI has PyTorch with CUDA's libraries only (gigabytes, of no effect here); its own index has CPU builds:
-# make peers TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# For Linux, PyPI has PyTorch with CUDA's libraries only (gigabytes, of no effect here); its own index,
+# which TORCH_INDEX can name, has the CPU builds.
 TORCH := torch==2.13.0
 
 peers: .venv-peers/.installed

@@ -25,6 +25,7 @@ def _preload_tbb() -> None:
 _preload_tbb()
 
 import numba  # noqa: E402  (after tbb is loaded)
+from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
 
 from fastconv._kernels import jit  # noqa: E402
 from fastconv._kernels.isa import MACHINE  # noqa: E402
@@ -39,19 +40,46 @@ _threads_here: contextvars.ContextVar[int | None] = contextvars.ContextVar("fast
 
 _launch_lock = threading.Lock()
 _layer: str | None = None  # Numba's threading layer, known from the first parallel launch on
+_starter: int | None = None  # the Python thread whose launch here started the layer
 _serial_after_fork = False
+_threads_before_fork = 1
+
+
+def _started_layer() -> str | None:
+    """The threading layer, if anybody's code has started it."""
+    try:
+        return numba.threading_layer()
+    except ValueError:
+        return None
+
+
+def _before_fork() -> None:
+    """Wait until no thread compiles: the child would wait for ever for the compiler's lock."""
+    global _threads_before_fork
+    global_compiler_lock.acquire()
+    _threads_before_fork = threading.active_count()
 
 
 def _after_fork_in_child() -> None:
-    """GNU OpenMP ends a forked child at its first parallel region if the parent had one: stay serial there."""
+    """Stay serial in a child whose copy of the thread pool would end or hang it.
+
+    GNU OpenMP ends a child at its first parallel region if the parent had one, ours or anybody's. TBB survives forks
+    from the thread that started it while no other thread is inside a kernel, and hangs otherwise.
+    """
     global _launch_lock, _serial_after_fork
+    global_compiler_lock.release()
+    starting = _launch_lock.locked()
     _launch_lock = threading.Lock()  # another thread of the parent may have held it
-    if _layer == "omp":
+    layer = _started_layer()
+    alone = _threads_before_fork == 1 and _starter == threading.get_ident()
+    if starting or layer == "omp" or (layer is not None and not alone):
         _serial_after_fork = True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_child=_after_fork_in_child, after_in_parent=global_compiler_lock.release
+    )
 
 
 def _check_threads(n: int) -> int:
@@ -108,11 +136,12 @@ def run_on(kernel: jit.Kernel, slots: int, *args: Any) -> None:
     The workqueue layer aborts the process when two Python threads launch at once, so there every launch is made
     under a lock; so is the first launch, which starts the layer.
     """
-    global _layer
+    global _layer, _starter
     if slots == 1:
         kernel.serial(0, 1, *args)
     elif _layer is None:
         with _launch_lock:
+            _starter = threading.get_ident() if _started_layer() is None else _starter
             kernel.parallel(slots, *args)
             _layer = numba.threading_layer()
     elif _layer == "workqueue":

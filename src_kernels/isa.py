@@ -56,9 +56,14 @@ class TileShape:
     cols: int
     cycles: float
 
-    def cycles_for(self, rows: int, cols: int) -> float:
-        """Cycles per step of depth to cover a matrix of rows x cols numbers."""
-        return -(-rows // self.rows) * -(-cols // self.cols) * self.cycles
+    def cycles_for(self, rows: int, cols: int, depth: float, block: int | None = None) -> float:
+        """Cycles to cover a matrix of rows x cols numbers, each a sum of `depth` products in blocks of `block`."""
+        calls = max(depth / (block or max(depth, 1)), 1)
+        return -(-rows // self.rows) * -(-cols // self.cols) * (self.cycles * depth + CALL_CYCLES * calls)
+
+
+# Calling a tile, clearing and storing its accumulators: 70 to 81 cycles measured for every shape of two vectors and up.
+CALL_CYCLES = 75.0
 
 
 def host_features() -> set[str]:
@@ -86,4 +91,4 @@ def best_tile(rows: int, cols: int, itemsize: int) -> TileShape:
     """The tile shape that covers a matrix of rows x cols numbers in the fewest cycles."""
     lanes = MACHINE.lanes(itemsize)
     shapes = [TileShape(r, v, v * lanes, cycles) for r, v, cycles in MACHINE.tiles]
-    return min(shapes, key=lambda shape: shape.cycles_for(rows, cols))
+    return min(shapes, key=lambda shape: shape.cycles_for(rows, cols, 256))

@@ -51,7 +51,8 @@ def _choose_cache_directory() -> Path | None:
         user_cache = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local")
     else:
         user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    candidates.append(Path(user_cache) / "fastconv")
+    if os.path.isabs(user_cache):  # a user without a home leaves "~" as it is
+        candidates.append(Path(user_cache) / "fastconv")
     if numba.config.CACHE_DIR:
         candidates.insert(0, Path(numba.config.CACHE_DIR) / "fastconv")
     return next((directory for directory in candidates if _writable(directory)), None)
@@ -60,12 +61,15 @@ def _choose_cache_directory() -> Path | None:
 CACHE_DIRECTORY = _choose_cache_directory()
 
 
+DIGEST_BYTES = hashlib.sha256().digest_size
+
+
 class _OneFilePerKey:
     """Stores each compiled function under the hash of its whole key, replaced atomically.
 
     Numba keeps an index file beside numbered data files; two processes that save at once can leave an index that
     points at the other's code. With the key in the name there is no index to get wrong, and a file that cannot be
-    read (truncated, another version's) means only that the function is compiled again.
+    read (truncated, damaged) means only that the function is compiled again.
     """
 
     def __init__(self, name: str):
@@ -77,7 +81,10 @@ class _OneFilePerKey:
 
     def load(self, key):
         try:
-            return pickle.loads(self._path(key).read_bytes())
+            content = self._path(key).read_bytes()
+            digest, data = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+            # Machine code with a flipped bit would load; the checksum keeps it from running.
+            return pickle.loads(data) if hashlib.sha256(data).digest() == digest else None
         except Exception:  # whatever unpickling foreign bytes raises: compile again and overwrite them
             return None
 
@@ -85,7 +92,8 @@ class _OneFilePerKey:
         path = self._path(key)
         partial = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
-            partial.write_bytes(pickle.dumps(data, protocol=-1))
+            content = pickle.dumps(data, protocol=-1)
+            partial.write_bytes(hashlib.sha256(content).digest() + content)
             os.replace(partial, path)
         except OSError:  # a full or read-only disk costs compile time in the next process, nothing else
             partial.unlink(missing_ok=True)

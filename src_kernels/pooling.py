@@ -1,10 +1,10 @@
 """Pooling: each output row is a reduction of whole input rows, then of the columns inside the resulting row.
 
 All arrays are C-contiguous. Images are (planes, rows, columns): planes are (n, c) with NCHW; with NHWC planes are
-images and columns are (w, c). Windows come as tables (see `fastconv.pooling.windows.Tables`), so kernels know neither padding
-nor dilation: `cells[starts[o] : starts[o + 1]]` are the rows that row o is made of, and each of `runs` (tap, target,
-source, length) says that columns target, target + 1, ... have columns source, source + 1, ... in their windows, where
-columns are counted phase by phase if windows are `step` > 1 apart. Only cells inside the image are listed.
+images and columns are (w, c). Windows come as tables (see `fastconv.pooling.windows`), so kernels know neither
+padding nor dilation: `cells[starts[o] : starts[o + 1]]` are the rows that row o is made of, and each of `runs` (tap,
+target, source, length) says that columns target, target + 1, ... have columns source, source + 1, ... in their windows,
+where columns are counted phase by phase if windows are `step` > 1 apart. Only cells inside the image are listed.
 
 Tasks are output rows, or planes where gradients are scattered, so no two threads write the same cell; outputs may be
 uninitialised. Loops read all operands before they choose: only then does LLVM vectorise the choice.

@@ -9,12 +9,19 @@ L2_BYTES = 384 * 1024  # what one task may keep hot of its 1 MB, beside weights 
 CHUNK_BYTES = 12 * 2**20  # padded copies of a few images at a time, so that they are still in L3 when they are read
 CYCLES_PER_BYTE_MOVED = 0.1  # copying or transposing, read and write together, in L2 and L3
 CYCLES_PER_RUN = 6.0  # starting one copied run of a block, beside its bytes
-CYCLES_PER_TRANSPOSED = 0.5  # one number on its way through registers to a transposed place
 CYCLES_PER_NUMBER_SPLIT = 2.0  # splitting padded rows by stride, which is not vectorised
 CYCLES_PER_LAUNCH = 12_000.0
 DEPTH_BLOCK = 1024  # steps of depth between two visits to the results
 PIXELS_PER_TASK = 512  # output pixels that pass by a panel of weights in L2
 TASKS_PER_THREAD = 4  # enough to even out unequal cores
+
+
+def cycles_per_transposed(stride_bytes: int) -> float:
+    """One number on its way through registers to a transposed place, where rows lie `stride_bytes` apart.
+
+    Rows a multiple of 2 KB apart (planes of 32x32) compete for the same few lines of the first-level cache.
+    """
+    return 2.0 if stride_bytes % 2048 == 0 else 0.6
 
 
 def ceil_div(a: int, b: int) -> int:

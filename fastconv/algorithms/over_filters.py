@@ -20,6 +20,9 @@ from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
 
+_CYCLES_PER_SCATTERED = 2.0  # one result of a stride phase of a channels-first gradient, which is stored alone
+
+
 @dataclass(frozen=True)
 class Weights:
     """Where depth step (batch, row) of a filter lies in w; see `pack_panels`."""
@@ -174,12 +177,13 @@ class OverFiltersPass:
     def _cycles(self, launch: Launch) -> float:
         p, g, depth = self.problem, launch.geometry, launch.acol.size
         pixels, item = p.N * g.rows * g.cols, p.dtype.itemsize
-        cycles = self.tile.cycles_for(pixels, g.filters) * depth * p.groups
+        cycles = self.tile.cycles_for(pixels, g.filters, depth, g.depth_block) * p.groups
         if self.packed:
             copied = launch.runs.size * (costs.CYCLES_PER_RUN + g.run_length * item * 2 / 64)
             cycles += pixels * p.groups * ceil_div(self.panels, g.share) * copied
         if g.out_filter != 1:
-            cycles += pixels * g.filters * p.groups * (costs.CYCLES_PER_TRANSPOSED if g.out_col == 1 else 2.0)
+            each = costs.cycles_per_transposed(g.out_filter * item) if g.out_col == 1 else _CYCLES_PER_SCATTERED
+            cycles += pixels * g.filters * p.groups * each
         return cycles
 
     def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:

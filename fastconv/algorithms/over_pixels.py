@@ -175,12 +175,12 @@ class OverPixelsPass:
             passes = ceil_div(g.filters, g.share)
             packing = g.groups * passes * depth * (runs * costs.CYCLES_PER_RUN + pixels * item * 2 / 64)
             storing = results * (costs.CYCLES_PER_RUN / g.cols + item * 2 / 64)
-            return tile.cycles_for(g.filters, pixels) * depth * g.groups + packing + storing
+            return tile.cycles_for(g.filters, pixels, depth, g.depth_block) * g.groups + packing + storing
         columns = (g.rows - 1) * g.pitch + g.cols
         storing = 0.0
         if g.pitch != g.cols or g.out_col != 1:
             storing = results * (costs.CYCLES_PER_RUN / min(g.cols, g.tile_cols) + g.out_col * item * 2 / 64)
-        return tile.cycles_for(g.filters, columns) * depth * g.groups * p.N + storing
+        return tile.cycles_for(g.filters, columns, depth) * g.groups * p.N + storing
 
     def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""

@@ -121,9 +121,10 @@ class WeightGradientPass:
         p, itemsize = self.problem, self.problem.dtype.itemsize
         pixels = p.N * p.OH * p.OW
         width = int(self.column_width.sum())
-        steps = sum(self.tile.cycles_for(self.arow.size, int(w)) for w in self.column_width)
+        widths = map(int, self.column_width)
+        arithmetic = sum(self.tile.cycles_for(self.arow.size, w, pixels, _DEPTH_BLOCK) for w in widths) * p.groups
         if self.rows_are_taps:
-            steps *= _TAP_ROWS_SLOWDOWN
+            arithmetic *= _TAP_ROWS_SLOWDOWN
         # Each block visits its results once: a load, an add and a store of every vector.
         visits = self.arow.size * width * itemsize / 64 * 2 / _DEPTH_BLOCK
         packing = 0.0
@@ -131,9 +132,8 @@ class WeightGradientPass:
             bands = ceil_div(self.arow.size, self.geometry.band)
             packing = bands * self.runs.size * (costs.CYCLES_PER_RUN + self.run_length * itemsize * 2 / 64)
         moved = 2 * self.image_bytes * p.N + (0 if self.direct else 2 * self.dw_size * itemsize)
-        return pixels * p.groups * (steps + visits + packing) + moved * costs.CYCLES_PER_BYTE_MOVED + (
-            costs.CYCLES_PER_LAUNCH * (3 + self.problem.N / self.images)
-        )  # fmt: skip
+        copied = pixels * p.groups * (visits + packing) + moved * costs.CYCLES_PER_BYTE_MOVED
+        return arithmetic + copied + costs.CYCLES_PER_LAUNCH * (3 + p.N / self.images)
 
     def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
         p, g = self.problem, self.geometry

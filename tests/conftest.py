@@ -1,0 +1,36 @@
+"""Settings that every test runs under."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from fastconv import runtime
+from fastconv.workspace import Scratch
+
+# Examples compile kernels, so no deadline; the same examples in every run, so that a failure is a change of the code.
+settings.register_profile("fastconv", deadline=None, derandomize=True, database=None)
+settings.load_profile("fastconv")
+
+
+@pytest.fixture(autouse=True)
+def poisoned_scratch(monkeypatch):
+    """Scratch memory starts as NaN: a kernel that reads what nobody wrote gives a wrong result."""
+    take = Scratch.take
+
+    def take_poisoned(self, shape, dtype):
+        array = take(self, shape, dtype)
+        if array.dtype.kind == "f":
+            array.fill(np.nan)
+        return array
+
+    monkeypatch.setattr(Scratch, "take", take_poisoned)
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """Put the number of threads back that a test may have changed."""
+    before = runtime.get_num_threads()
+    yield
+    runtime.set_num_threads(before)

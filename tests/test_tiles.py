@@ -1,0 +1,137 @@
+"""The callbacks that all convolution kernels are made of, called by address: register tiles, block copy, transpose."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from fastconv._kernels import isa
+from fastconv._kernels.blocks import copy_block, transpose_block
+from fastconv._kernels.isa import MACHINE, TileShape, best_tile
+from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU, ROW_BIAS, register_tile
+
+SHAPES = [(rows, vectors) for rows, vectors, _ in MACHINE.tiles]
+DTYPES = [np.float32, np.float64]
+
+
+def address(array: np.ndarray) -> int:
+    return array.ctypes.data
+
+
+def run_tile(shape, dtype, depth, rows, cols, flags):
+    """One call with scattered offsets, and what it should leave behind; cells that are not of the tile hold NaN."""
+    itemsize = np.dtype(dtype).itemsize
+    width = shape[1] * MACHINE.lanes(itemsize)
+    rng = np.random.default_rng(depth * 1000 + rows * 100 + cols)
+    arow, acol = 7 * rng.permutation(max(rows, 1)), rng.permutation(depth)
+    brow, crow = (width + 3) * rng.permutation(depth), (width + 5) * rng.permutation(max(rows, 1))
+    a = rng.standard_normal(7 * rows + depth).astype(dtype)
+    b = np.full((width + 3) * max(depth, 1), np.nan, dtype)
+    for start in brow:
+        b[start : start + cols] = rng.standard_normal(cols)
+    bias = rng.standard_normal(cols if flags & LANE_BIAS else rows).astype(dtype)
+    c = np.full((width + 5) * rows, np.nan, dtype)
+    if flags & ADD:
+        for start in crow[:rows]:
+            c[start : start + cols] = rng.standard_normal(cols)
+    expected = c.astype(np.float64)
+    for m, start in enumerate(crow[:rows]):
+        cells = slice(start, start + cols)
+        total = np.zeros(cols)
+        for k in range(depth):
+            total += float(a[arow[m] + acol[k]]) * b[brow[k] : brow[k] + cols]
+        if flags & (ROW_BIAS | LANE_BIAS):
+            total += bias if flags & LANE_BIAS else float(bias[m])
+        if flags & ADD:
+            total += expected[cells]
+        expected[cells] = np.maximum(total, 0) if flags & RELU else total
+    tables = [np.ascontiguousarray(table, np.int64) for table in (arow, acol, brow, crow)]
+    arow, acol, brow, crow = map(address, tables)
+    register_tile(*shape, itemsize).ctypes(
+        depth, address(a), arow, acol, address(b), brow, address(c), crow, rows, cols, address(bias), flags
+    )
+    return c, expected
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_tail_of_a_tile(shape, dtype):
+    """All row counts, and all column counts around every vector of the tile: nothing else is read or written."""
+    lanes = MACHINE.lanes(np.dtype(dtype).itemsize)
+    cols = {v * lanes + d for v in range(shape[1]) for d in (1, lanes // 2, lanes - 1, lanes)} - {0}
+    for rows, width in product(range(1, shape[0] + 1), sorted(cols)):
+        got, expected = run_tile(shape, dtype, 5, rows, width, 0)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5, equal_nan=True, err_msg=f"{rows} x {width}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_flags_and_depths(shape, dtype):
+    full = shape[1] * MACHINE.lanes(np.dtype(dtype).itemsize)
+    for add, bias, relu in product((0, ADD), (0, ROW_BIAS, LANE_BIAS), (0, RELU)):
+        for depth, cols in product((0, 1, 40), (full, full - 1)):
+            got, expected = run_tile(shape, dtype, depth, shape[0], cols, add | bias | relu)
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("step", [1, 3])
+def test_copy_block(step, dtype):
+    rng = np.random.default_rng(0)
+    copy = copy_block(np.dtype(dtype).itemsize).ctypes
+    for rows, n in product((0, 1, 4), (0, 1, 3, 4, 7, 8, 15, 16, 17, 33)):
+        source = rng.standard_normal(200).astype(dtype)
+        srow, drow = rng.integers(0, 160, rows), np.arange(rows)[::-1].copy() * (n * step + 2)
+        target = np.full(rows * (n * step + 2) + 1, np.nan, dtype)
+        expected = target.copy()
+        for r in range(rows):
+            expected[drow[r] : drow[r] + n * step : step] = source[srow[r] : srow[r] + n]
+        copy(address(target), address(drow), address(source), address(srow), rows, n, step)
+        np.testing.assert_array_equal(target, expected, err_msg=f"{rows} x {n}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_transpose_block(dtype):
+    lengths = (0, 1, 2, 3, 4, 5, 8, 15, 16, 17, 33)
+    transpose = transpose_block(np.dtype(dtype).itemsize).ctypes
+    for rows, cols in product(lengths, lengths):
+        source = np.arange(rows * (cols + 2), dtype=dtype).reshape(rows, cols + 2)
+        target = np.full((cols, rows + 3), np.nan, dtype)
+        expected = target.copy()
+        expected[:, :rows] = source[:, :cols].T
+        transpose(address(target), rows + 3, address(source), cols + 2, rows, cols)
+        np.testing.assert_array_equal(target, expected, err_msg=f"{rows} x {cols}")
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_best_tile_covers_with_the_fewest_cycles(itemsize):
+    for rows, cols in product((1, 2, 3, 5, 6, 8, 9, 64), (1, 8, 16, 17, 48, 64, 784, 100_000)):
+        tile = best_tile(rows, cols, itemsize)
+        assert (tile.rows, tile.vectors) in SHAPES and tile.cols == tile.vectors * MACHINE.lanes(itemsize)
+        for r, v, cycles in MACHINE.tiles:
+            other = TileShape(r, v, v * MACHINE.lanes(itemsize), cycles)
+            assert tile.cycles_for(rows, cols, 256) <= other.cycles_for(rows, cols, 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "unit"),
+    [
+        ("haswell", "+avx2,+fma", ("AVX2", 256, True)),
+        ("haswell", "+avx2,-fma", ("128-bit", 128, False)),
+        ("bdver2", "+avx,+fma", ("128-bit", 128, True)),
+        ("haswell", "-avx,-avx2,+fma", ("128-bit", 128, False)),  # NUMBA_ENABLE_AVX=0
+        ("skylake-avx512", "+avx512f,+avx2,+fma", ("AVX-512", 512, True)),
+        ("generic", "", ("128-bit", 128, False)),
+    ],
+)
+def test_the_machine_follows_numbas_settings(name, features, unit, monkeypatch):
+    monkeypatch.setattr(isa.config, "CPU_NAME", name)
+    monkeypatch.setattr(isa.config, "CPU_FEATURES", features)
+    monkeypatch.setattr(isa.platform, "machine", lambda: "x86_64")
+    machine = isa._detect()
+    assert (machine.name, machine.vector_bits, machine.fma) == unit
+    registers = 32 if unit[1] == 512 else 16
+    for rows, vectors, _ in machine.tiles:  # accumulators and one row of B fit; broadcasts may come from memory
+        assert rows * vectors + vectors <= registers
