@@ -19,7 +19,6 @@ from fastconv.algorithms.tables import offsets
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
-
 _CYCLES_PER_SCATTERED = 2.0  # one result of a stride phase of a channels-first gradient, which is stored alone
 
 
