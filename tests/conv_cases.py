@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from oracles import convolution as oracle
@@ -65,9 +65,9 @@ def normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-@lru_cache(maxsize=4)
+@cache
 def answers(name: str) -> Answers:
-    """The oracle's answers for a case; tests of one case follow each other, so few are kept."""
+    """The oracle's answers for a case."""
     case = BY_NAME[name]
     x, w, b = normal(1, case.x_shape()), normal(2, case.w_shape()), normal(3, (case.F,))
     out = oracle.conv2d(x, w, **case.options)

@@ -122,6 +122,7 @@ SECTIONS = {"convolutions": convolutions, "others": others, "one_too_many": one_
 
 if __name__ == "__main__":
     faulthandler.enable()
+    faulthandler.dump_traceback_later(250, exit=True)  # a deadlock says where
     section, chosen_side, chosen_dtype = sys.argv[1:]
     if section != "one_too_many":
         guard_everything()

@@ -176,27 +176,15 @@ def spawned_processes() -> None:
         assert same(pool.map(work, [1])[0], EXPECTED[1])
 
 
-def layer() -> None:
-    try:
-        work(0)
-        print(runtime.numba.threading_layer())
-    except ValueError as error:  # Numba finds no such layer
-        print(f"unavailable: {error}")
-
-
 EXPECTED: dict[int, list[np.ndarray]] = {}
-COLD = (layer, first_launch, fork_during_compilation)  # nothing may have run before them
-WARM = (
-    fork_before_call, fork_after_call, many_threads, own_thread_counts, fork_during_calls, pool_of_processes,
-    spawned_processes, fork_after_call_in_a_thread, fork_after_other_numba_code,
-)  # fmt: skip
+COLD = ("first_launch", "fork_during_compilation")  # nothing may have run before them
 
 if __name__ == "__main__":
     faulthandler.enable()
     faulthandler.register(signal.SIGALRM, chain=True)
     signal.alarm(DEADLOCK)
     for scenario in sys.argv[1:]:
-        if scenario in [f.__name__ for f in WARM] and not EXPECTED:
+        if scenario not in COLD and not EXPECTED:
             EXPECTED.update({seed: serially(seed) for seed in range(THREADS)})
         globals()[scenario]()
         print("done:", scenario, flush=True)
