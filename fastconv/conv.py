@@ -60,6 +60,9 @@ def _problem(
     if KH < 1 or KW < 1:
         raise ValueError(f"{function}: w must have a kernel of at least 1x1, got {KH}x{KW}")
     pads = arguments.resolve_pads(pads, (H, W), (KH, KW), stride, dilation)
+    # Strides past the end and the dilation of a single tap mean nothing, but tables grow with them.
+    stride = min(stride[0], max(H + sum(pads[0]), 1)), min(stride[1], max(W + sum(pads[1]), 1))
+    dilation = dilation[0] if KH > 1 else 1, dilation[1] if KW > 1 else 1
     problem = ConvProblem(N, C, H, W, F, KH, KW, stride, pads, dilation, groups, layout, dtype)
     if problem.OH < 1 or problem.OW < 1:
         reach = (dilation[0] * (KH - 1) + 1, dilation[1] * (KW - 1) + 1)

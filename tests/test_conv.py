@@ -107,6 +107,21 @@ def test_padding_forms_agree():
     np.testing.assert_array_equal(conv2d(X, W, stride=np.array(2), groups=2), conv2d(X, W, stride=(2, 2), groups=2))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_numbers_that_reach_past_everything(layout):
+    """A stride beyond the input and the dilation of a single row or column of taps change nothing, however large."""
+    x, w = normal(1, (2, 3, 6, 7)), normal(2, (5, 3, 3, 1))
+    expected = oracle.conv2d(x, w, stride=(100, 2), padding=1)
+    dout = normal(3, expected.shape)
+    options = {"stride": (10**30, 2), "dilation": (1, 10**30), "padding": 1, "layout": layout}
+    out, cache = conv2d_forward(images(x, layout), filters(w, layout), **options)
+    assert_close(out, images(expected, layout), 9)
+    dx, dw, _ = conv2d_backward(images(dout, layout), cache)
+    known = oracle.conv2d_gradients(x, w, dout, stride=(100, 2), padding=1)
+    assert_close(dx, images(known[0], layout), 15)
+    assert_close(dw, filters(known[1], layout), 8)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [5, 6, 7, 8])
 def test_same_padding_gives_ceil_of_size_over_stride(size, stride):
