@@ -12,7 +12,7 @@ ALIGNMENT = 64  # one cache line, one AVX-512 register
 KEEP_BYTES = 64 * 2**20  # buffers beyond this are given back to the system
 
 _lock = threading.Lock()
-_free: list[np.ndarray] = []  # smallest first
+_free: list[np.ndarray] = []  # longest unused first
 _free_bytes = 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array_forms
 import numpy as np
 import pytest
 from conv_cases import DTYPES, LAYOUTS, filters, images, normal
@@ -22,37 +23,7 @@ GRADIENTS = oracle.conv2d_gradients(X, W, DOUT, **OPTIONS)
 LENGTHS = (2 * 6 + 1, 3 * 6, OUT[:, 0].size, OUT[:, 0].size)
 
 
-def spread(array):
-    """The same numbers, each three apart along every axis, in a larger array that holds NaN elsewhere."""
-    base = np.full([3 * n for n in array.shape], np.nan, array.dtype)
-    view = base[tuple(slice(1, None, 3) for _ in array.shape)]
-    view[...] = array
-    return view
-
-
-def unaligned(array):
-    raw = np.zeros(array.nbytes + 1, np.uint8)
-    view = raw[1:].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    return view
-
-
-def read_only(array):
-    array = array.copy()
-    array.flags.writeable = False
-    return array
-
-
-FORMS = {
-    "contiguous": lambda a: a,
-    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
-    "fortran order": np.asfortranarray,
-    "strided": spread,
-    "negative strides": lambda a: np.ascontiguousarray(np.flip(a)).__getitem__((slice(None, None, -1),) * a.ndim),
-    "read-only": read_only,
-    "unaligned": unaligned,
-    "list": lambda a: a.tolist(),
-}
+FORMS = {"contiguous": lambda a: a, **array_forms.FORMS}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -111,10 +82,10 @@ def test_bias_takes_part_in_the_dtype():
 
 def out_arrays(shape, dtype):
     yield "contiguous", np.full(shape, np.nan, dtype)
-    yield "strided", spread(np.full(shape, np.nan, dtype))
+    yield "strided", array_forms.spread(np.full(shape, np.nan, dtype))
     yield "negative strides", np.full(shape, np.nan, dtype)[::-1, :, ::-1]
     yield "fortran order", np.full(shape, np.nan, dtype, order="F")
-    yield "unaligned", unaligned(np.full(shape, np.nan, dtype))
+    yield "unaligned", array_forms.unaligned(np.full(shape, np.nan, dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
