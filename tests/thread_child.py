@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 
 import numpy as np
@@ -68,7 +69,10 @@ def in_fork(call) -> int:
     code = 3
     try:
         code = 0 if call() else 2
+    except Exception:
+        traceback.print_exc()  # the parent's test reads it: a missing threading layer shows here first
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 
