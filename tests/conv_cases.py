@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from oracles import convolution as oracle
 
-from fastconv import plan
+from fastconv import explain_conv2d, plan
 from fastconv.algorithms import costs, weight_gradient
 from fastconv.catalogue import EDGES, LAYERS, Case
 
@@ -94,3 +94,9 @@ def use_tiny_blocks(set_attribute=setattr) -> None:
     for name, value in TINY_GRADIENT_BLOCKS.items():
         set_attribute(weight_gradient, name, value)
     plan._cached.cache_clear()
+
+
+def declines(algorithm: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], **options) -> bool:
+    """Whether a named algorithm cannot run the forward pass of a problem; "auto" and "fast" always can."""
+    offers = explain_conv2d(x_shape, w_shape, **options).predictions["forward"]
+    return isinstance(offers.get(algorithm), str)

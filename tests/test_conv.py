@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conv_cases import BY_NAME, CASES, DTYPES, LAYOUTS, answers, filters, images, lengths, normal, use_tiny_blocks
+from conv_cases import (
+    BY_NAME,
+    CASES,
+    DTYPES,
+    LAYOUTS,
+    answers,
+    declines,
+    filters,
+    images,
+    lengths,
+    normal,
+    use_tiny_blocks,
+)
 from oracles import convolution as oracle
 from tolerances import assert_close
 
@@ -29,16 +41,6 @@ ACCURACY = {algorithm.name: "auto" if algorithm.exact else "fast" for algorithm 
 }
 
 
-def declines(case, layout, dtype, algorithm) -> bool:
-    """Whether a named algorithm says that it cannot run the forward pass."""
-    named = [a for a in ALGORITHMS if a.name == algorithm]
-    if not named:
-        return False
-    x, w = np.ones(case.x_shape(layout), dtype), np.ones(case.w_shape(layout), dtype)
-    problem = conv2d_forward(x, w, layout=layout, **case.options)[1].problem
-    return not problem.empty and named[0].declines(problem, "forward") is not None
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("algorithm", NAMES)
@@ -48,7 +50,7 @@ def test_catalogue(name, algorithm, layout, dtype):
     x, w = images(known.x, layout).astype(dtype), filters(known.w, layout).astype(dtype)
     b, dout = known.b.astype(dtype), images(known.dout, layout).astype(dtype)
     options = {"layout": layout, "algorithm": algorithm, **case.options}
-    if declines(case, layout, dtype, algorithm):
+    if declines(algorithm, x.shape, w.shape, layout=layout, **case.options):
         with pytest.raises(ValueError, match=f"algorithm '{algorithm}' cannot run this problem: "):
             conv2d(x, w, b, **options)
         return
@@ -191,6 +193,8 @@ def test_results_do_not_depend_on_the_number_of_threads(name, algorithm, layout,
     monkeypatch.setattr(runtime, "SERIAL_BELOW", 0)
     case, known = BY_NAME[name], answers(name)
     x, w, dout = images(known.x, layout), filters(known.w, layout), images(known.dout, layout)
+    if declines(algorithm, x.shape, w.shape, layout=layout, **case.options):
+        pytest.skip(f"{algorithm} declines")
     results = []
     for threads in (1, 2, 2):
         with runtime.num_threads(threads):
@@ -198,7 +202,8 @@ def test_results_do_not_depend_on_the_number_of_threads(name, algorithm, layout,
             results.append((out, *conv2d_backward(dout, cache)))
     for name, one, two, again in zip(("out", "dx", "dw", "db"), *results, strict=True):
         np.testing.assert_array_equal(two, again, err_msg=name)
-        if name != "dw":  # its sum over all pixels is split among threads
+        # The sum over all pixels in dw is split among threads; "auto" may choose otherwise for another number of them.
+        if name != "dw" and algorithm not in CLASSES:
             np.testing.assert_array_equal(one, two, err_msg=name)
         assert_close(two, one.astype(np.float64), lengths(case)[2])
 
@@ -218,7 +223,8 @@ def tiny_blocks(monkeypatch):
 def test_sizes_of_blocks_steer_speed_only(algorithm, layout, dtype, tiny_blocks):
     """The catalogue in many pieces: of the batch, the pixels, the filters and the sums."""
     for name, case in BY_NAME.items():
-        if case.C * case.F > 5000 or declines(case, layout, dtype, algorithm):
+        shapes = case.x_shape(layout), case.w_shape(layout)
+        if case.C * case.F > 5000 or declines(algorithm, *shapes, layout=layout, **case.options):
             continue
         known, length, accuracy = answers(name), lengths(case), ACCURACY[algorithm]
         x, w = images(known.x, layout).astype(dtype), filters(known.w, layout).astype(dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import array_forms
 import numpy as np
 import pytest
-from conv_cases import DTYPES, LAYOUTS, filters, images, normal
+from conv_cases import DTYPES, LAYOUTS, declines, filters, images, normal
 from oracles import convolution as oracle
 from tolerances import assert_close
 
@@ -162,6 +162,8 @@ def test_relu_keeps_nan_and_stops_nothing_else(algorithm, layout):
     x[0, 0, 2, 3] = np.nan
     x[0, 1, 4, 4] = -np.inf
     options = {"layout": layout, "algorithm": algorithm}
+    if declines(algorithm, images(x, layout).shape, filters(w, layout).shape, layout=layout):
+        pytest.skip(f"{algorithm} declines")
     b = np.zeros(3, np.float32)
     out, cache = conv2d_forward(images(x, layout), filters(w, layout), b, activation="relu", **options)
     plain = conv2d(images(x, layout), filters(w, layout), b, **options)

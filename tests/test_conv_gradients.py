@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conv_cases import BY_NAME, DTYPES, LAYOUTS, filters, images, lengths
+from conv_cases import BY_NAME, DTYPES, LAYOUTS, declines, filters, images, lengths
 from oracles import convolution as oracle
 from tolerances import allowed
 
@@ -79,6 +79,8 @@ def test_adjoint_identities(case, dtype, layout, algorithm):
     rng = np.random.default_rng(5)
     x = rng.standard_normal(case.x_shape(layout), np.float32).astype(dtype)
     w = rng.standard_normal(case.w_shape(layout), np.float32).astype(dtype)
+    if declines(algorithm, x.shape, w.shape, layout=layout, **case.options):
+        pytest.skip(f"{algorithm} declines")
     out, cache = conv2d_forward(x, w, layout=layout, algorithm=algorithm, **case.options)
     dout = rng.standard_normal(out.shape, np.float32).astype(dtype)
     dx, dw, _ = conv2d_backward(dout, cache)

@@ -1,0 +1,222 @@
+"""Winograd convolution of 3x3 kernels, stride 1: transformed tiles, a matrix product per position, transformed back.
+
+    out tile = A^T [ sum over c of (G w G^T) * (B^T x B) ] A          (see `winograd_transforms`)
+
+Tasks are (block of tiles, share of the panels of filters). A task transforms its tiles of `x`, all channels, into
+`tiles` of its slot's scratch; then, panel by panel, multiplies every position's tiles (rows) by that position's
+weights (vectors over filters) with the register tile, and transforms the sums into pixels while they are in cache.
+Tiles are numbered through all images. `x` is channels-last and needs no padding: what lies outside is read from
+`zeros`. Pixels of a tile beyond the output go to scratch nobody reads.
+
+A channels-last `out` is stored from registers; for a channels-first one, a panel's pixels are collected in scratch
+and transposed from there. Tasks write different pixels or filters; `out` may be uninitialised.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import intp, prange
+
+from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.register_tile import ADD
+from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.winograd_transforms import TAPS
+
+
+class Winograd(NamedTuple):
+    """Sizes and strides of one launch; strides count numbers, not bytes."""
+
+    images: int
+    m: int  # pixels of a tile: m x m
+    rows: int  # tiles of one image: rows x cols
+    cols: int
+    height: int  # of x
+    width: int
+    top: int  # zeros before x
+    left: int
+    channels: int
+    filters: int
+    out_height: int
+    out_width: int
+    out_filter: int  # 1: channels-last
+    tile_rows: int
+    tile_cols: int
+    block: int  # tiles of one task
+    share: int  # panels of one task
+    depth_block: int
+    tile_stride: int  # from one tile's channels to the next tile's
+    tiles_stride: int  # from one position's tiles to the next position's
+    sums_stride: int  # the same for sums
+    w_stride: int  # the same for weights
+    relu: int
+
+
+@jit
+def _locate(sources, targets, x, out, zeros, results, spare, first, count, g):
+    """Addresses of the numbers each tile reads (n x n) and writes (m x m)."""
+    item = x.itemsize
+    n = g.m + TAPS - 1
+    s, t = 0, 0
+    for i in range(count):
+        image = (first + i) // (g.rows * g.cols)
+        row = (first + i) // g.cols % g.rows * g.m
+        col = (first + i) % g.cols * g.m
+        for a in range(n):
+            y = row + a - g.top
+            start = address_of(x) + (image * g.height + y) * g.width * g.channels * item
+            for b in range(n):
+                place = col + b - g.left
+                inside = y >= 0 and y < g.height and place >= 0 and place < g.width
+                sources[s] = start + place * g.channels * item if inside else address_of(zeros)
+                s += 1
+        for a in range(g.m):
+            start = address_of(out) + ((image * g.out_height + row + a) * g.out_width + col) * g.filters * item
+            for b in range(g.m):
+                if g.out_filter != 1:
+                    targets[t] = address_of(results) + ((a * g.block + i) * g.m + b) * g.tile_cols * item
+                elif row + a < g.out_height and col + b < g.out_width:
+                    targets[t] = start + b * g.filters * item
+                else:
+                    targets[t] = address_of(spare)
+                t += 1
+
+
+@jit
+def _store_transposed(transpose, out, results, first, count, f, width, g):
+    """results (m, block, m, tile_cols) -> `width` planes of `out`, a piece per row of tiles."""
+    item = out.itemsize
+    done = 0
+    while done < count:
+        image = (first + done) // (g.rows * g.cols)
+        row = (first + done) // g.cols % g.rows * g.m
+        col = (first + done) % g.cols
+        tiles = min(g.cols - col, count - done)
+        length = min(tiles * g.m, g.out_width - col * g.m)
+        for a in range(min(g.m, g.out_height - row)):
+            place = (image * g.filters + f) * g.out_filter + (row + a) * g.out_width + col * g.m
+            source = address_of(results) + (a * g.block + done) * g.m * g.tile_cols * item
+            call_address(transpose, (address_of(out) + place * item, g.out_filter, source, g.tile_cols, length, width))
+        done += tiles
+
+
+@jit
+def _winograd(
+    slot, slots, counter, to_tiles, tile, from_tiles, transpose, x, w, bias, zeros, out, trow, acol, brow, srow,
+    addresses, scratch, g,
+):  # fmt: skip
+    item = x.itemsize
+    positions = (g.m + TAPS - 1) ** 2
+    total = g.images * g.rows * g.cols
+    blocks = (total + g.block - 1) // g.block
+    panels = (g.filters + g.tile_cols - 1) // g.tile_cols
+    shares = (panels + g.share - 1) // g.share
+    sources, targets = addresses[slot, : g.block * positions], addresses[slot, g.block * positions :]
+    tiles = scratch[slot, : positions * g.tiles_stride]
+    sums = scratch[slot, tiles.size : tiles.size + positions * g.sums_stride]
+    results = scratch[slot, tiles.size + sums.size :]
+    spare = results  # channels-last outputs need no results
+    while True:
+        task = next_task(counter)
+        if task >= blocks * shares:
+            return
+        share = task % shares
+        first = task // shares * g.block
+        count = min(g.block, total - first)
+        _locate(sources, targets, x, out, zeros, results, spare, first, count, g)
+        call_address(
+            to_tiles,
+            (count, address_of(sources), g.channels, address_of(tiles), g.tile_stride, g.tiles_stride),
+        )
+        for panel in range(share * g.share, min((share + 1) * g.share, panels)):
+            f = panel * g.tile_cols
+            width = min(g.tile_cols, g.filters - f)
+            for position in range(positions):
+                b = address_of(w) + (panel * positions + position) * g.w_stride * item
+                for k in range(0, g.channels, g.depth_block):
+                    for i in range(0, count, g.tile_rows):
+                        call_address(
+                            tile,
+                            (
+                                min(g.depth_block, g.channels - k),
+                                address_of(tiles) + position * g.tiles_stride * item,
+                                address_of(trow) + 8 * i,
+                                address_of(acol) + 8 * k,
+                                b,
+                                address_of(brow) + 8 * k,
+                                address_of(sums) + position * g.sums_stride * item,
+                                address_of(srow) + 8 * i,
+                                min(g.tile_rows, count - i),
+                                width,
+                                0,
+                                ADD if k > 0 else 0,
+                            ),
+                        )
+            offset, added = 0, address_of(zeros)
+            if g.out_filter == 1:
+                offset = f
+            if bias.size > 0:
+                added = address_of(bias) + f * item
+            call_address(
+                from_tiles,
+                (
+                    count,
+                    address_of(targets),
+                    offset,
+                    width,
+                    address_of(sums),
+                    g.tile_cols,
+                    g.sums_stride,
+                    added,
+                    g.relu,
+                ),
+            )
+            if g.out_filter != 1:
+                _store_transposed(transpose, out, results, first, count, f, width, g)
+
+
+@jit(parallel=True)
+def _winograd_parallel(
+    slots, counter, to_tiles, tile, from_tiles, transpose, x, w, bias, zeros, out, trow, acol, brow, srow, addresses,
+    scratch, g,
+):  # fmt: skip
+    for slot in prange(slots):
+        _winograd(
+            intp(slot), slots, counter, to_tiles, tile, from_tiles, transpose, x, w, bias, zeros, out, trow, acol,
+            brow, srow, addresses, scratch, g,
+        )  # fmt: skip
+
+
+winograd = Kernel(_winograd, _winograd_parallel)
+
+
+# Depth steps of one task: enough to pay for it, few enough to share a single panel among threads.
+STEPS_PER_TASK = 16
+
+
+@jit
+def _transform_weights(slot, slots, to_positions, panels, taps, out, channels, step):
+    """panels (P, depth, tile_cols) -> out (P, positions, w_stride), of which channels * tile_cols are written.
+
+    `taps` are the nine offsets of a filter's numbers within a panel, `step` the way from one channel's to the next's.
+    """
+    item = panels.itemsize
+    count, _, tile_cols = panels.shape
+    bands = (channels + STEPS_PER_TASK - 1) // STEPS_PER_TASK
+    addresses = taps * 0
+    for task in range(slot * count * bands // slots, (slot + 1) * count * bands // slots):
+        panel, c = task // bands, task % bands * STEPS_PER_TASK
+        steps = min(STEPS_PER_TASK, channels - c)
+        for t in range(taps.size):
+            addresses[t] = address_of(panels[panel]) + (taps[t] + c * step) * item
+        target = address_of(out[panel]) + c * tile_cols * item
+        call_address(to_positions, (steps, address_of(addresses), step, tile_cols, target, tile_cols, out.shape[2]))
+
+
+@jit(parallel=True)
+def _transform_weights_parallel(slots, to_positions, panels, taps, out, channels, step):
+    for slot in prange(slots):
+        _transform_weights(intp(slot), slots, to_positions, panels, taps, out, channels, step)
+
+
+transform_weights = Kernel(_transform_weights, _transform_weights_parallel)
