@@ -1,8 +1,7 @@
 """The registry: every convolution algorithm, in the order in which ties are broken.
 
-An algorithm gives one pass object per direction; a pass has `run(...)`, `cycles` (predicted, of one core) and
-`workspace` (bytes of scratch). The registry is also the test matrix and the benchmark matrix: adding an algorithm
-means one module and one entry here.
+An algorithm gives one pass object per direction (see `base`). The registry is also the test matrix and the benchmark
+matrix: adding an algorithm means one module and one entry here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,24 @@
-"""What an algorithm is: three passes, each offered or declined for a problem."""
+"""What an algorithm is: three passes, each offered or declined for a problem.
+
+A pass is an object made once per problem and kept with the plan. It holds tables and sizes, never operands, and may
+be run by several Python threads at once. Every pass has
+
+* `cycles`: predicted cycles of one core, by which algorithms are compared;
+* `workspace`: bytes of scratch that a run takes at most, beside its operands and results.
+
+Passes of the directions "forward" and "gradient_x" have
+
+* `run(operand, w, bias, out, prepared=None)`: operand is x, or dout for the gradient of x; all arrays C-contiguous in
+  the problem's layout and dtype, bias (F,) or empty. `out` may be uninitialised and overlaps no operand.
+* optionally `prepare(w)`: the weights packed or transformed as `run` would do it in every call, or None where that
+  saves nothing. Given back as `prepared`, it makes `run` skip that work; the results are bit-identical, and w is not
+  read. It is an opaque object, owned by the caller and only read by `run`; it serves every pass made with the same
+  arguments. It must not alias w, which the caller may change, nor memory of the scratch pool.
+
+Passes of the direction "gradient_w" have
+
+* `run(x, dout, dw)`: as above; `dw` may be uninitialised.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +41,9 @@ class Algorithm:
 
     Attributes
     ----------
-    forward : (problem, threads, relu) -> pass with run(x, w, bias, out).
-    gradient_x : (problem, threads) -> pass with run(dout, w, no bias, dx).
-    gradient_w : (problem, threads) -> pass with run(x, dout, dw).
+    forward : (problem, threads, relu) -> pass from x to out.
+    gradient_x : (problem, threads) -> pass from dout to dx, run without a bias.
+    gradient_w : (problem, threads) -> pass from x and dout to dw.
     declines : (problem, direction) -> why it cannot, or None.
     exact : accuracy of a plain sum, so that "auto" may choose it; others are for "fast".
     """

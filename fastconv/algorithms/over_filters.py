@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,7 +139,8 @@ class OverFiltersPass:
         self.drow = np.arange(self.weights.rows) * self.tile.cols
         self.srow = np.arange(self.weights.rows) * self.weights.stride
         self.result_rows = np.arange(self.tile.rows) * self.tile.cols
-        panel_bytes = problem.groups * self.panels * self.weights.depth * self.tile.cols * itemsize
+        self.panels_shape = problem.groups, self.panels, self.weights.depth, self.tile.cols
+        panel_bytes = math.prod(self.panels_shape) * itemsize
         self.workspace = (
             self.images * image_bytes + panel_bytes + threads * max(self._slot_bytes(g.geometry) for g in self.launches)
         )
@@ -185,25 +187,33 @@ class OverFiltersPass:
             cycles += pixels * g.filters * p.groups * each
         return cycles
 
-    def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
-        """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""
+    def prepare(self, w: np.ndarray) -> np.ndarray:
+        """Weights as panels, in the order in which the tile reads them."""
+        panels = np.zeros(self.panels_shape, self.problem.dtype)
+        self._pack(w, panels)
+        return panels
+
+    def run(
+        self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
+    ) -> None:
+        """See `base`; `prepared` is what `prepare` gave."""
         p = self.problem
         with Scratch() as scratch:
-            panels = self.pack(w, scratch)
+            panels = prepared
+            if panels is None:
+                panels = scratch.take(self.panels_shape, p.dtype)
+                self._pack(w, panels)
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
-                self._run_images(operand[images], panels, bias, out[images].reshape(-1))
+                self._run_images(operand[images], panels.reshape(-1), bias, out[images].reshape(-1))
 
-    def pack(self, w: np.ndarray, scratch: Scratch) -> np.ndarray:
-        """Weights as panels, in the order in which the tile reads them."""
-        f, p = self.weights, self.problem
-        panels = scratch.take((p.groups, self.panels, f.depth, self.tile.cols), p.dtype)
+    def _pack(self, w: np.ndarray, panels: np.ndarray) -> None:
+        f = self.weights
         block = self.transpose if f.transposed else self.copy
         runtime.launch(
             pack_panels, w.size * 4, block.address, f.transposed, w.reshape(-1), panels, self.drow, self.srow,
             f.filters, f.group_stride, f.batches, f.batch_stride, f.rows, f.stride,
         )  # fmt: skip
-        return panels.reshape(-1)
 
     def _run_images(self, operand: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         p, images = self.problem, len(operand)
