@@ -188,35 +188,3 @@ def _winograd_parallel(
 
 
 winograd = Kernel(_winograd, _winograd_parallel)
-
-
-# Depth steps of one task: enough to pay for it, few enough to share a single panel among threads.
-STEPS_PER_TASK = 16
-
-
-@jit
-def _transform_weights(slot, slots, to_positions, panels, taps, out, channels, step):
-    """panels (P, depth, tile_cols) -> out (P, positions, w_stride), of which channels * tile_cols are written.
-
-    `taps` are the nine offsets of a filter's numbers within a panel, `step` the way from one channel's to the next's.
-    """
-    item = panels.itemsize
-    count, _, tile_cols = panels.shape
-    bands = (channels + STEPS_PER_TASK - 1) // STEPS_PER_TASK
-    addresses = taps * 0
-    for task in range(slot * count * bands // slots, (slot + 1) * count * bands // slots):
-        panel, c = task // bands, task % bands * STEPS_PER_TASK
-        steps = min(STEPS_PER_TASK, channels - c)
-        for t in range(taps.size):
-            addresses[t] = address_of(panels[panel]) + (taps[t] + c * step) * item
-        target = address_of(out[panel]) + c * tile_cols * item
-        call_address(to_positions, (steps, address_of(addresses), step, tile_cols, target, tile_cols, out.shape[2]))
-
-
-@jit(parallel=True)
-def _transform_weights_parallel(slots, to_positions, panels, taps, out, channels, step):
-    for slot in prange(slots):
-        _transform_weights(intp(slot), slots, to_positions, panels, taps, out, channels, step)
-
-
-transform_weights = Kernel(_transform_weights, _transform_weights_parallel)

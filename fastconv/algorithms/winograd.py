@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
 
 from fastconv import runtime
-from fastconv._kernels.blocks import transpose_block
+from fastconv._kernels.blocks import copy_block, transpose_block
 from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.register_tile import register_tile
-from fastconv._kernels.winograd import Winograd, transform_weights, winograd
+from fastconv._kernels.winograd import Winograd, winograd
 from fastconv._kernels.winograd_transforms import TAPS, input_transform, output_transform, weight_transform
+from fastconv._kernels.winograd_weights import BAND, WinogradWeights, transform_weights
 from fastconv.algorithms import costs, direct
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
-from fastconv.algorithms.panels import Weights
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
@@ -28,6 +29,17 @@ BLOCK = 64
 _CYCLES = {2: (58.0, 50.0, 77.0), 4: (250.0, 112.0, 235.0)}
 
 
+def _weights(p: ConvProblem, gradient: bool) -> WinogradWeights:
+    taps = TAPS * TAPS
+    if p.channels_last and gradient:
+        return WinogradWeights(p.C, p.F, taps, p.C * p.F, 1, p.F, 1)
+    if p.channels_last:
+        return WinogradWeights(p.F, p.C, taps, p.C * p.F, p.F, 1, 0)
+    if gradient:
+        return WinogradWeights(p.C, p.F, 0, p.C * taps, p.C * taps, taps, 1)
+    return WinogradWeights(p.F, p.C, 1, 0, taps, p.C * taps, 1)
+
+
 class WinogradPass:
     """Forward, or the gradient of x, which is the same convolution of dout by the flipped kernel."""
 
@@ -37,11 +49,9 @@ class WinogradPass:
         self.positions = (m + TAPS - 1) ** 2
         (top, _), (left, _) = p.pads
         if gradient:
-            self.weights = Weights.gradient(p)
             channels, filters, height, width, out_height, out_width = p.F, p.C, p.OH, p.OW, p.H, p.W
             top, left = TAPS - 1 - top, TAPS - 1 - left
         else:
-            self.weights = Weights.forward(p)
             channels, filters, height, width, out_height, out_width = p.C, p.F, p.H, p.W, p.OH, p.OW
         self.source = Operand(p.channels_last, True, channels, height, width, 0, 0, height, width)
         image_bytes = self.source.scratch_bytes(itemsize)
@@ -53,7 +63,7 @@ class WinogradPass:
         # One cache line more keeps positions out of each other's way: powers of two apart, they compete for few lines.
         line = 64 // itemsize
         block = ceil_div(min(BLOCK, ceil_div(tiles, threads)), self.tile.rows) * self.tile.rows
-        panels = self.weights.panels(self.tile.cols)
+        panels = ceil_div(filters, self.tile.cols)
         blocks = ceil_div(tiles, block)
         share = costs.split(panels, threads * costs.TASKS_PER_THREAD // blocks if threads > 1 else 1, 1)
         depth_block = min(channels, costs.DEPTH_BLOCK)
@@ -66,29 +76,29 @@ class WinogradPass:
             w_stride=channels * self.tile.cols + line, relu=int(relu),
         )  # fmt: skip
         g = self.geometry
-        kernel = np.arange(TAPS * TAPS)
-        kernel = kernel[::-1] if gradient else kernel
-        steps_outside = p.channels_last  # depth (tap, channel), otherwise (channel, tap)
-        self.taps = kernel * (channels if steps_outside else 1) * g.tile_cols
-        self.step = (1 if steps_outside else TAPS * TAPS) * g.tile_cols
+        self.weights = _weights(p, gradient)
+        order = np.arange(TAPS * TAPS)[:: -1 if gradient else 1]
+        self.taps = order * (BAND if p.channels_last else 1) * g.tile_cols
+        self.band_rows, self.w_rows = np.arange(BAND) * g.tile_cols, np.arange(BAND) * self.weights.channel_step
         self.trow, self.srow = np.arange(block) * tile_stride, np.arange(block) * g.tile_cols
         self.acol, self.brow = np.arange(channels), np.arange(channels) * g.tile_cols
         self.zeros = np.zeros(max(channels, filters) + g.tile_cols, p.dtype)
         spare = filters + g.tile_cols if p.channels_last else m * block * m * g.tile_cols
         self.slot_numbers = self.positions * (g.tiles_stride + g.sums_stride) + spare
-        self.w_numbers = panels * self.positions * g.w_stride
+        self.w_shape = panels, self.positions, g.w_stride
+        band_numbers = threads * TAPS * TAPS * BAND * g.tile_cols
         self.workspace = (
-            self.images * image_bytes + self.w_numbers * itemsize + self.weights.panel_bytes(g.tile_cols, itemsize)
+            self.images * image_bytes + (math.prod(self.w_shape) + band_numbers) * itemsize
             + threads * (self.slot_numbers * itemsize + block * (self.positions + m * m) * 8)
         )  # fmt: skip
         self.cycles = self._cycles(image_bytes)
 
     def _cycles(self, image_bytes: int) -> float:
         p, g, lanes = self.problem, self.geometry, MACHINE.lanes(self.problem.dtype.itemsize)
-        tiles, panels = p.N * g.rows * g.cols, self.weights.panels(g.tile_cols)
+        tiles = p.N * g.rows * g.cols
         to_tiles, from_tiles, to_positions = _CYCLES[self.m]
         products = self.positions * self.tile.cycles_for(tiles, g.filters, g.channels, g.depth_block)
-        shares = ceil_div(panels, g.share)
+        shares = ceil_div(self.w_shape[0], g.share)
         inputs = tiles * shares * ceil_div(g.channels, lanes) * to_tiles
         outputs = tiles * ceil_div(g.filters, lanes) * from_tiles
         weights = g.channels * ceil_div(g.filters, lanes) * to_positions
@@ -98,12 +108,34 @@ class WinogradPass:
             cycles += p.N * (g.out_filter * g.filters * each + image_bytes * 2 * costs.CYCLES_PER_BYTE_MOVED)
         return cycles
 
-    def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
-        """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""
+    def prepare(self, w: np.ndarray) -> np.ndarray:
+        """G w G^T of every filter and channel, as panels: (panels, positions, w_stride)."""
+        transformed = np.zeros(self.w_shape, w.dtype)
+        self._transform(w, transformed)
+        return transformed
+
+    def _transform(self, w: np.ndarray, transformed: np.ndarray) -> None:
+        g, itemsize = self.geometry, self.problem.dtype.itemsize
+        slots = runtime.slots_for(w.size * 16)
+        with Scratch() as scratch:
+            bands = scratch.take((slots, TAPS * TAPS * BAND * g.tile_cols), w.dtype)
+            runtime.run_on(
+                transform_weights, slots, weight_transform(self.m, itemsize).address, copy_block(itemsize).address,
+                transpose_block(itemsize).address, w.reshape(-1), self.band_rows, self.w_rows, self.taps, bands,
+                transformed, self.weights,
+            )  # fmt: skip
+
+    def run(
+        self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
+    ) -> None:
+        """See `base`; `prepared` is what `prepare` gave."""
         p, g, itemsize = self.problem, self.geometry, self.problem.dtype.itemsize
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
         with Scratch() as scratch:
-            transformed = self.transform(w, scratch)
+            transformed = prepared
+            if transformed is None:
+                transformed = scratch.take(self.w_shape, p.dtype)
+                self._transform(w, transformed)
             own = scratch.take((slots, self.slot_numbers), p.dtype)
             addresses = scratch.take((slots, g.block * (self.positions + g.m * g.m)), np.dtype(np.int64))
             for first in range(0, p.N, self.images):
@@ -113,22 +145,10 @@ class WinogradPass:
                     runtime.run_on(
                         winograd, slots, np.zeros(1, np.int64), input_transform(self.m, itemsize).address,
                         register_tile(self.tile.rows, self.tile.vectors, itemsize).address,
-                        output_transform(self.m, itemsize).address, transpose_block(itemsize).address, x, transformed,
-                        bias, self.zeros, out[images].reshape(-1), self.trow, self.acol, self.brow, self.srow,
-                        addresses, own, g._replace(images=len(operand[images])),
+                        output_transform(self.m, itemsize).address, transpose_block(itemsize).address, x,
+                        transformed.reshape(-1), bias, self.zeros, out[images].reshape(-1), self.trow, self.acol,
+                        self.brow, self.srow, addresses, own, g._replace(images=len(operand[images])),
                     )  # fmt: skip
-
-    def transform(self, w: np.ndarray, scratch: Scratch) -> np.ndarray:
-        """G w G^T of every filter and channel, as panels: (panels, positions, w_stride)."""
-        g, itemsize = self.geometry, self.problem.dtype.itemsize
-        transformed = scratch.take((self.weights.panels(g.tile_cols), self.positions, g.w_stride), w.dtype)
-        with Scratch() as own:
-            panels = self.weights.pack(w, g.tile_cols, own)[0]
-            runtime.launch(
-                transform_weights, w.size * 16, weight_transform(self.m, itemsize).address, panels, self.taps,
-                transformed, g.channels, self.step,
-            )  # fmt: skip
-        return transformed.reshape(-1)
 
 
 def _declines(problem: ConvProblem, direction: str) -> str | None:

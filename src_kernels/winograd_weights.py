@@ -1,0 +1,82 @@
+"""Winograd's weights: G w G^T of every filter and channel, as panels of `tile_cols` filters per position.
+
+Tasks are (panel, band of channels). A task brings the nine numbers of its filters side by side in its slot's scratch,
+which stays in the first-level cache, and transforms them from there; each writes its own part of `out`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import intp, prange
+
+from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.simd import address_of, call_address
+from fastconv._kernels.winograd_transforms import TAPS
+
+BAND = 16  # channels of one task: enough to pay for it, few enough to share a single panel among threads
+
+
+class WinogradWeights(NamedTuple):
+    """Where the number of (filter, channel, tap) lies in w; for the gradient of x, filters and channels change roles.
+
+    A band of `steps` channels, from channel c, is moved in pieces: piece i is a matrix that begins at
+    c * channel_step + i * piece_step. With `pieces` 9 it holds one tap of all channels, with 1 all taps of all
+    channels (which lie side by side), with 0 there are as many pieces as channels, of nine taps each.
+    """
+
+    filters: int
+    channels: int
+    pieces: int
+    piece_step: int
+    channel_step: int
+    filter_step: int
+    transposed: int  # 0: filters lie side by side
+
+
+@jit
+def _transform_weights(slot, slots, to_positions, copy, transpose, w, band_rows, w_rows, taps, scratch, out, g):
+    """w -> out (P, positions, stride), of which channels * tile_cols numbers of each position are written.
+
+    `taps` holds the offsets of the nine numbers in scratch (slots, 9 * BAND * tile_cols); `band_rows` and `w_rows`
+    are the row offsets of a piece in scratch and in w, where it is not transposed.
+    """
+    item = w.itemsize
+    panels, _, position_stride = out.shape
+    tile_cols = scratch.shape[1] // (TAPS * TAPS * BAND)
+    bands = (g.channels + BAND - 1) // BAND
+    tap_major = g.pieces == TAPS * TAPS
+    addresses = taps * item + address_of(scratch[slot])
+    for task in range(slot * panels * bands // slots, (slot + 1) * panels * bands // slots):
+        panel, c = task // bands, task % bands * BAND
+        steps = min(BAND, g.channels - c)
+        f = panel * tile_cols
+        width = min(tile_cols, g.filters - f)
+        pieces, rows, piece_size = steps, TAPS * TAPS, TAPS * TAPS * tile_cols
+        if tap_major:
+            pieces, rows, piece_size = g.pieces, steps, BAND * tile_cols
+        elif g.pieces == 1:
+            pieces, rows = 1, TAPS * TAPS * steps
+        for piece in range(pieces):
+            target = address_of(scratch[slot]) + piece * piece_size * item
+            source = address_of(w) + (c * g.channel_step + piece * g.piece_step + f * g.filter_step) * item
+            if g.transposed:
+                call_address(transpose, (target, tile_cols, source, g.filter_step, width, rows))
+            else:
+                call_address(copy, (target, address_of(band_rows), source, address_of(w_rows), rows, width, 1))
+        step = tile_cols if tap_major else TAPS * TAPS * tile_cols
+        target = address_of(out[panel]) + c * tile_cols * item
+        call_address(to_positions, (steps, address_of(addresses), step, tile_cols, target, tile_cols, position_stride))
+
+
+@jit(parallel=True)
+def _transform_weights_parallel(
+    slots, to_positions, copy, transpose, w, band_rows, w_rows, taps, scratch, out, g
+):  # fmt: skip
+    for slot in prange(slots):
+        _transform_weights(
+            intp(slot), slots, to_positions, copy, transpose, w, band_rows, w_rows, taps, scratch, out, g
+        )
+
+
+transform_weights = Kernel(_transform_weights, _transform_weights_parallel)
