@@ -53,32 +53,32 @@ class Winograd(NamedTuple):
 
 
 @jit
-def _locate(sources, targets, x, out, zeros, results, spare, first, count, g):
-    """Addresses of the numbers each tile reads (n x n) and writes (m x m)."""
-    item = x.itemsize
-    n = g.m + TAPS - 1
-    s, t = 0, 0
+def locate(table, start, outside, item, first, count, size, top, left, height, width, channels, m, rows, cols):
+    """table[tile, row, col] = address of that number of tile `first` + tile, or `outside`, for size x size numbers.
+
+    Tiles begin m numbers apart, rows x cols of them in each image of height x width pixels at address `start`.
+    """
+    t = 0
+    for i in range(first, first + count):
+        image = i // (rows * cols)
+        row = i // cols % rows * m - top
+        col = i % cols * m - left
+        for y in range(row, row + size):
+            line = start + (image * height + y) * width * channels * item
+            for x in range(col, col + size):
+                inside = y >= 0 and y < height and x >= 0 and x < width
+                table[t] = line + x * channels * item if inside else outside
+                t += 1
+
+
+@jit
+def _locate_results(table, results, count, g):
+    """The same for `results` (m, block, m, tile_cols): neighbouring tiles give neighbouring pixels of a row."""
+    t = 0
     for i in range(count):
-        image = (first + i) // (g.rows * g.cols)
-        row = (first + i) // g.cols % g.rows * g.m
-        col = (first + i) % g.cols * g.m
-        for a in range(n):
-            y = row + a - g.top
-            start = address_of(x) + (image * g.height + y) * g.width * g.channels * item
-            for b in range(n):
-                place = col + b - g.left
-                inside = y >= 0 and y < g.height and place >= 0 and place < g.width
-                sources[s] = start + place * g.channels * item if inside else address_of(zeros)
-                s += 1
         for a in range(g.m):
-            start = address_of(out) + ((image * g.out_height + row + a) * g.out_width + col) * g.filters * item
             for b in range(g.m):
-                if g.out_filter != 1:
-                    targets[t] = address_of(results) + ((a * g.block + i) * g.m + b) * g.tile_cols * item
-                elif row + a < g.out_height and col + b < g.out_width:
-                    targets[t] = start + b * g.filters * item
-                else:
-                    targets[t] = address_of(spare)
+                table[t] = address_of(results) + ((a * g.block + i) * g.m + b) * g.tile_cols * results.itemsize
                 t += 1
 
 
@@ -115,7 +115,6 @@ def _winograd(
     tiles = scratch[slot, : positions * g.tiles_stride]
     sums = scratch[slot, tiles.size : tiles.size + positions * g.sums_stride]
     results = scratch[slot, tiles.size + sums.size :]
-    spare = results  # channels-last outputs need no results
     while True:
         task = next_task(counter)
         if task >= blocks * shares:
@@ -123,7 +122,19 @@ def _winograd(
         share = task % shares
         first = task // shares * g.block
         count = min(g.block, total - first)
-        _locate(sources, targets, x, out, zeros, results, spare, first, count, g)
+        n = g.m + TAPS - 1
+        locate(
+            sources, address_of(x), address_of(zeros), item, first, count, n, g.top, g.left, g.height, g.width,
+            g.channels, g.m, g.rows, g.cols,
+        )  # fmt: skip
+        if g.out_filter == 1:
+            spare = address_of(results)  # which channels-last outputs do not need
+            locate(
+                targets, address_of(out), spare, item, first, count, g.m, 0, 0, g.out_height, g.out_width, g.filters,
+                g.m, g.rows, g.cols,
+            )  # fmt: skip
+        else:
+            _locate_results(targets, results, count, g)
         call_address(
             to_tiles,
             (count, address_of(sources), g.channels, address_of(tiles), g.tile_stride, g.tiles_stride),

@@ -1,10 +1,11 @@
 """Winograd's transforms of tiles: a constant matrix on either side of a small square of vectors.
 
 The minimal algorithm F(m x m, 3 x 3) computes m x m outputs from n x n inputs, n = m + 2, with n * n products
-instead of 9 * m * m:  out = A^T [(G w G^T) * (B^T x B)] A  (Winograd 1980; Lavin and Gray 2016). The matrices are the
-Toom-Cook algorithm's for a set of points and infinity. Here each number of the square is a vector: of channels for
-inputs, of filters for weights and outputs. Written as Numba loops these would stay scalar and cost more than the
-products they save.
+instead of 9 * m * m:  out = A^T [(G w G^T) * (B^T x B)] A  (Winograd 1980; Lavin and Gray 2016). The gradient of w is
+F(3 x 3, m x m), the same with outputs and taps exchanged:  dw = A^T [sum over tiles of (G dout G^T) * (B^T x B)] A.
+The matrices are the Toom-Cook algorithm's for a set of points and infinity. Here each number of the square is a
+vector: of channels for inputs, of filters for weights and outputs. Written as Numba loops these would stay scalar and
+cost more than the products they save.
 
 The callbacks take addresses and offsets in elements. Tables hold the address of every number of a tile, n * n (or
 m * m) per tile, so that a caller sends what lies outside an image to a vector of zeros, or to scratch nobody reads.
@@ -47,20 +48,19 @@ def _polynomial(roots: list[Fraction]) -> list[Fraction]:
 
 
 @cache
-def matrices(m: int) -> tuple[Matrix, Matrix, Matrix]:
-    """A^T (m x n), G (n x 3) and B^T (n x n) of F(m x m, 3 x 3), exactly.
+def matrices(m: int, outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
+    """A^T (outputs x n), G (n x taps) and B^T (n x n) for n = outputs + taps - 1 = m + 2, exactly.
 
-    >>> [[int(v) for v in row] for row in matrices(2)[0]]
+    >>> [[int(v) for v in row] for row in matrices(2, 2, 3)[0]]
     [[1, 1, 1, 0], [0, 1, -1, 1]]
     """
     points = POINTS[m]
-    n = len(points) + 1
+    assert len(points) + 1 == outputs + taps - 1
     others = [[q for q in points if q != p] for p in points]
-    output = [[p**i for p in points] + [Fraction(int(i == m - 1))] for i in range(m)]
-    weight = [[p**k / prod(p - q for q in rest) for k in range(TAPS)] for p, rest in zip(points, others, strict=True)]
-    weight.append([Fraction(int(k == TAPS - 1)) for k in range(TAPS)])
+    output = [[p**i for p in points] + [Fraction(int(i == outputs - 1))] for i in range(outputs)]
+    weight = [[p**k / prod(p - q for q in rest) for k in range(taps)] for p, rest in zip(points, others, strict=True)]
+    weight.append([Fraction(int(k == taps - 1)) for k in range(taps)])
     data = [[*_polynomial(rest), Fraction(0)] for rest in others] + [_polynomial(list(points))]
-    assert n == m + TAPS - 1
     return tuple(tuple(tuple(row) for row in matrix) for matrix in (output, weight, data))  # type: ignore[return-value]
 
 
@@ -110,12 +110,23 @@ def input_transform(m: int, itemsize: int):
 
     out[position * position_stride + tile * tile_stride + c]; `tile_stride` is `channels` rounded up to whole vectors.
     """
-    M, ITEMSIZE, BITS = m, itemsize, MACHINE.vector_bits
+    M, DOUT, ITEMSIZE, BITS = m, 0, itemsize, MACHINE.vector_bits
 
-    def to_tiles(tiles, sources, channels, out, tile_stride, position_stride):
-        _emit_input(M, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride)
+    def input_to_tiles(tiles, sources, channels, out, tile_stride, position_stride):
+        _emit_tiles(M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride)
 
-    return compile_callback(to_tiles, integers(6))
+    return compile_callback(input_to_tiles, integers(6))
+
+
+@cache
+def dout_transform(m: int, itemsize: int):
+    """The same for G dout G^T: tiles of m x m numbers become n x n."""
+    M, DOUT, ITEMSIZE, BITS = m, 1, itemsize, MACHINE.vector_bits
+
+    def dout_to_tiles(tiles, sources, channels, out, tile_stride, position_stride):
+        _emit_tiles(M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride)
+
+    return compile_callback(dout_to_tiles, integers(6))
 
 
 @cache
@@ -148,22 +159,37 @@ def weight_transform(m: int, itemsize: int):
     return compile_callback(to_positions, integers(7))
 
 
+@cache
+def gradient_transform(m: int, itemsize: int):
+    """Callback (steps, width, sums, step, position_stride, out, out_step, tap_stride): dw = A^T s A.
+
+    Channel k of filter f: out[k * out_step + tap * tap_stride + f] from sums[p * position_stride + k * step + f].
+    """
+    M, ITEMSIZE, BITS = m, itemsize, MACHINE.vector_bits
+
+    def from_positions(steps, width, sums, step, position_stride, out, out_step, tap_stride):
+        _emit_gradient(M, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step, tap_stride)
+
+    return compile_callback(from_positions, integers(8))
+
+
 def _vectors(simd: Emitter, width):
     """How many vectors hold `width` numbers."""
     return simd.builder.sdiv(simd.builder.add(width, I64(simd.lanes - 1)), I64(simd.lanes))
 
 
 @intrinsic(prefer_literal=True)
-def _emit_input(typingctx, M, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride):
+def _emit_tiles(typingctx, M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride):
     m, itemsize = M.literal_value, ITEMSIZE.literal_value
-    n, matrix = m + TAPS - 1, matrices(m)[2]
+    matrix = matrices(m, TAPS, m)[1] if DOUT.literal_value else matrices(m, m, TAPS)[2]
+    size = len(matrix[0])
 
     def codegen(context, builder, signature, args):
-        tiles, sources, channels, out, tile_stride, position_stride = args[3:]
+        tiles, sources, channels, out, tile_stride, position_stride = args[4:]
         simd = Emitter(builder, itemsize)
         out, sources = simd.pointer(out), simd.pointer(sources, I64)
         with cgutils.for_range(builder, tiles) as tile:
-            table = simd.at(sources, builder.mul(tile.index, I64(n * n)))
+            table = simd.at(sources, builder.mul(tile.index, I64(size * size)))
             tile_out = simd.at(out, builder.mul(tile.index, tile_stride))
             with cgutils.for_range(builder, _vectors(simd, channels)) as vector:
                 first = builder.mul(vector.index, I64(simd.lanes))
@@ -172,7 +198,7 @@ def _emit_input(typingctx, M, ITEMSIZE, BITS, tiles, sources, channels, out, til
                 def load(p, table=table, first=first, mask=mask):
                     return simd.load(simd.at(simd.pointer(builder.load(simd.at(table, p))), first), mask)
 
-                square = [[load(i * n + j) for j in range(n)] for i in range(n)]
+                square = [[load(i * size + j) for j in range(size)] for i in range(size)]
                 place = simd.at(tile_out, first)
                 for row in _both_sides(builder, matrix, square):
                     for value in row:
@@ -180,7 +206,7 @@ def _emit_input(typingctx, M, ITEMSIZE, BITS, tiles, sources, channels, out, til
                         place = simd.at(place, position_stride)
         return context.get_dummy_value()
 
-    return types.void(M, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride), codegen
+    return types.void(M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -188,7 +214,7 @@ def _emit_output(
     typingctx, M, ITEMSIZE, BITS, tiles, targets, offset, width, sums, tile_stride, position_stride, bias, relu
 ):
     m, itemsize = M.literal_value, ITEMSIZE.literal_value
-    n, matrix = m + TAPS - 1, matrices(m)[0]
+    n, matrix = m + TAPS - 1, matrices(m, m, TAPS)[0]
 
     def codegen(context, builder, signature, args):
         tiles, targets, offset, width, sums, tile_stride, position_stride, bias, relu = args[3:]
@@ -226,7 +252,7 @@ def _emit_output(
 @intrinsic(prefer_literal=True)
 def _emit_weights(typingctx, M, ITEMSIZE, BITS, steps, taps, step, width, out, out_step, position_stride):
     m, itemsize = M.literal_value, ITEMSIZE.literal_value
-    matrix = matrices(m)[1]
+    matrix = matrices(m, m, TAPS)[1]
 
     def codegen(context, builder, signature, args):
         steps, taps, step, width, out, out_step, position_stride = args[3:]
@@ -251,3 +277,33 @@ def _emit_weights(typingctx, M, ITEMSIZE, BITS, steps, taps, step, width, out, o
         return context.get_dummy_value()
 
     return types.void(M, ITEMSIZE, BITS, steps, taps, step, width, out, out_step, position_stride), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _emit_gradient(typingctx, M, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step, tap_stride):
+    m, itemsize = M.literal_value, ITEMSIZE.literal_value
+    n, matrix = m + TAPS - 1, matrices(m, TAPS, m)[0]
+
+    def codegen(context, builder, signature, args):
+        steps, width, sums, step, position_stride, out, out_step, tap_stride = args[3:]
+        simd = Emitter(builder, itemsize)
+        sums, out = simd.pointer(sums), simd.pointer(out)
+        with cgutils.for_range(builder, steps) as k:
+            from_step, to_step = builder.mul(k.index, step), builder.mul(k.index, out_step)
+            with cgutils.for_range(builder, _vectors(simd, width)) as vector:
+                first = builder.mul(vector.index, I64(simd.lanes))
+                mask = simd.first_lanes(builder.sub(width, first))
+                place, square = simd.at(sums, builder.add(from_step, first)), []
+                for _ in range(n):
+                    square.append([])
+                    for _ in range(n):
+                        square[-1].append(simd.load(place, mask))
+                        place = simd.at(place, position_stride)
+                place = simd.at(out, builder.add(to_step, first))
+                for row in _both_sides(builder, matrix, square):
+                    for value in row:
+                        simd.store(value, place, mask)
+                        place = simd.at(place, tap_stride)
+        return context.get_dummy_value()
+
+    return types.void(M, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step, tap_stride), codegen

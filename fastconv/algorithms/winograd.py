@@ -14,10 +14,11 @@ from fastconv._kernels.register_tile import register_tile
 from fastconv._kernels.winograd import Winograd, winograd
 from fastconv._kernels.winograd_transforms import TAPS, input_transform, output_transform, weight_transform
 from fastconv._kernels.winograd_weights import BAND, WinogradWeights, transform_weights
-from fastconv.algorithms import costs, direct
+from fastconv.algorithms import costs
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
+from fastconv.algorithms.winograd_gradient import WinogradGradientPass
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
@@ -27,6 +28,9 @@ BLOCK = 64
 # Cycles of transforming one vector of a tile, beside the products: input, output, weights. Writing 36 vectors a cache
 # line each to 36 places costs more than the arithmetic.
 _CYCLES = {2: (58.0, 50.0, 77.0), 4: (250.0, 112.0, 235.0)}
+_SLOWDOWN = 1.2  # of the products, whose operands come from L2
+# Transformed weights beyond what the caches hold: written once, read by every block of tiles.
+_CACHED_WEIGHTS_BYTES, _CYCLES_PER_BYTE_BEYOND = 4 * 2**20, 0.7
 
 
 def _weights(p: ConvProblem, gradient: bool) -> WinogradWeights:
@@ -97,11 +101,13 @@ class WinogradPass:
         p, g, lanes = self.problem, self.geometry, MACHINE.lanes(self.problem.dtype.itemsize)
         tiles = p.N * g.rows * g.cols
         to_tiles, from_tiles, to_positions = _CYCLES[self.m]
-        products = self.positions * self.tile.cycles_for(tiles, g.filters, g.channels, g.depth_block)
+        products = self.positions * self.tile.cycles_for(tiles, g.filters, g.channels, g.depth_block) * _SLOWDOWN
         shares = ceil_div(self.w_shape[0], g.share)
         inputs = tiles * shares * ceil_div(g.channels, lanes) * to_tiles
         outputs = tiles * ceil_div(g.filters, lanes) * from_tiles
         weights = g.channels * ceil_div(g.filters, lanes) * to_positions
+        weight_bytes = math.prod(self.w_shape) * p.dtype.itemsize
+        weights += max(weight_bytes - _CACHED_WEIGHTS_BYTES, 0) * _CYCLES_PER_BYTE_BEYOND
         cycles = products + inputs + outputs + weights + 3 * costs.CYCLES_PER_LAUNCH
         if not p.channels_last:
             each = costs.cycles_per_transposed(g.out_filter * p.dtype.itemsize)
@@ -158,8 +164,6 @@ def _declines(problem: ConvProblem, direction: str) -> str | None:
         return "stride and dilation must be 1"
     if problem.groups > 1:
         return "groups are not split"
-    if direction == "gradient_w":
-        return "it has no gradient of w"
     return None
 
 
@@ -169,7 +173,7 @@ def _algorithm(m: int, description: str, exact: bool) -> Algorithm:
         description,
         lambda problem, threads, relu: WinogradPass(problem, threads, m=m, gradient=False, relu=relu),
         partial(WinogradPass, m=m, gradient=True),
-        direct.ALGORITHM.gradient_w,
+        partial(WinogradGradientPass, m=m),
         _declines,
         exact,
     )

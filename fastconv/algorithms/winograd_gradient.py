@@ -1,0 +1,117 @@
+"""Winograd's gradient of w, for the problems whose forward pass Winograd computes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.blocks import transpose_block
+from fastconv._kernels.isa import MACHINE, best_tile
+from fastconv._kernels.prepare import transpose_matrices
+from fastconv._kernels.register_tile import register_tile
+from fastconv._kernels.winograd_gradient import WinogradGradient, winograd_gradient
+from fastconv._kernels.winograd_transforms import TAPS, dout_transform, gradient_transform, input_transform
+from fastconv.algorithms import costs
+from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.operands import Operand
+from fastconv.problem import ConvProblem
+from fastconv.workspace import Scratch
+
+BLOCK, LEAST_BLOCK = 64, 32  # tiles transformed at a time: the depth of one call of the register tile
+SUMS_BYTES = {2: 1024 * 1024, 4: 2 * 1024 * 1024}  # sums of one task: larger ones transform dout less often
+_SLOWDOWN = 1.3  # of the products, whose operands come from L2
+# Cycles of transforming one vector of a tile of x, of dout, and one of the results.
+_CYCLES = {2: (58.0, 45.0, 60.0), 4: (250.0, 180.0, 150.0)}
+
+
+class WinogradGradientPass:
+    """The gradient of w by tiles of m x m numbers of dout."""
+
+    def __init__(self, problem: ConvProblem, threads: int, *, m: int):
+        p, itemsize, lanes = problem, problem.dtype.itemsize, MACHINE.lanes(problem.dtype.itemsize)
+        self.problem, self.threads, self.m = problem, threads, m
+        self.positions = (m + TAPS - 1) ** 2
+        self.x = Operand(p.channels_last, True, p.C, p.H, p.W, 0, 0, p.H, p.W)
+        self.dout = Operand(p.channels_last, True, p.F, p.OH, p.OW, 0, 0, p.OH, p.OW)
+        image_bytes = self.x.scratch_bytes(itemsize) + self.dout.scratch_bytes(itemsize)
+        self.images = max(min(2 * costs.CHUNK_BYTES // max(image_bytes, 1), p.N), 1)
+        rows, cols = ceil_div(p.OH, m), ceil_div(p.OW, m)
+        self.tile = best_tile(p.C, p.F, itemsize)
+        dout_stride = ceil_div(p.F, lanes) * lanes
+        tiles = self.images * rows * cols
+        block = min(BLOCK, max(ceil_div(tiles, 2 * threads), LEAST_BLOCK), tiles)
+        fitting = SUMS_BYTES[m] // (self.positions * dout_stride * itemsize) // self.tile.rows * self.tile.rows
+        bands = ceil_div(p.C, max(fitting, self.tile.rows))  # of about equal size, whole rows of register tiles
+        band = ceil_div(ceil_div(p.C, bands), self.tile.rows) * self.tile.rows
+        tasks = ceil_div(threads * costs.TASKS_PER_THREAD, ceil_div(p.C, band)) if threads > 1 else 1
+        splits = min(tasks, ceil_div(tiles, block))
+        x_stride = ceil_div(band, lanes) * lanes
+        line = 64 // itemsize  # see `winograd`
+        self.dw_size = p.C * TAPS * TAPS * p.F
+        self.geometry = WinogradGradient(
+            images=0, m=m, rows=rows, cols=cols, height=p.H, width=p.W, top=p.pads[0][0], left=p.pads[1][0],
+            channels=p.C, filters=p.F, out_height=p.OH, out_width=p.OW, tile_rows=self.tile.rows,
+            tile_cols=self.tile.cols, block=block, band=band, splits=splits, x_stride=x_stride,
+            dout_stride=dout_stride, x_position=block * x_stride + line, dout_position=block * dout_stride + line,
+            sums_position=band * dout_stride + line, out_split=self.dw_size,
+            out_channel=p.F if p.channels_last else TAPS * TAPS * p.F, out_tap=p.C * p.F if p.channels_last else p.F,
+        )  # fmt: skip
+        g = self.geometry
+        self.arow, self.acol = np.arange(band), np.arange(block) * g.x_stride
+        self.brow, self.crow = np.arange(block) * g.dout_stride, np.arange(band) * g.dout_stride
+        self.zeros = np.zeros(max(p.C, p.F), p.dtype)
+        self.slot_numbers = self.positions * (g.x_position + g.dout_position + g.sums_position)
+        self.straight = p.channels_last and splits == 1 and self.images == p.N
+        self.workspace = (
+            self.images * image_bytes + (0 if self.straight else (splits + 1) * self.dw_size * itemsize)
+            + threads * (self.slot_numbers * itemsize + block * (self.positions + m * m) * 8)
+        )  # fmt: skip
+        self.cycles = self._cycles(image_bytes)
+
+    def _cycles(self, image_bytes: int) -> float:
+        p, g, lanes = self.problem, self.geometry, MACHINE.lanes(self.problem.dtype.itemsize)
+        tiles, bands = p.N * g.rows * g.cols, ceil_div(p.C, g.band)
+        of_x, of_dout, back = _CYCLES[self.m]
+        products = self.positions * self.tile.cycles_for(p.C, p.F, tiles, g.block) * _SLOWDOWN
+        vectors = tiles * (ceil_div(p.C, lanes) * of_x + bands * ceil_div(p.F, lanes) * of_dout)
+        results = g.splits * p.C * ceil_div(p.F, lanes) * back
+        moved = 2 * image_bytes * p.N + (0 if self.straight else 2 * (g.splits + 1) * self.dw_size * p.dtype.itemsize)
+        return products + vectors + results + moved * costs.CYCLES_PER_BYTE_MOVED + 3 * costs.CYCLES_PER_LAUNCH
+
+    def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
+        """See `base`."""
+        p, g = self.problem, self.geometry
+        with Scratch() as scratch:
+            if self.straight:
+                self._run_images(x, dout, dw.reshape(1, -1))
+                return
+            partial = scratch.take((g.splits, self.dw_size), p.dtype)
+            total = scratch.take((self.dw_size,), p.dtype)
+            for first in range(0, p.N, self.images):
+                images = slice(first, min(first + self.images, p.N))
+                self._run_images(x[images], dout[images], partial)
+                if first == 0:
+                    np.sum(partial, axis=0, out=total)
+                else:
+                    for part in partial:
+                        total += part
+            if p.channels_last:
+                dw.reshape(-1)[:] = total
+            else:  # (C KH KW, F) -> (F, C KH KW)
+                matrix = total.reshape(1, -1, p.F)
+                transpose = transpose_block(p.dtype.itemsize).address
+                runtime.launch(transpose_matrices, dw.size * 8, transpose, matrix, dw.reshape(1, p.F, -1))
+
+    def _run_images(self, x: np.ndarray, dout: np.ndarray, out: np.ndarray) -> None:
+        p, g, itemsize = self.problem, self.geometry, self.problem.dtype.itemsize
+        slots = min(runtime.slots_for(p.multiply_adds * len(x) // p.N), self.threads)
+        with Scratch() as scratch:
+            runtime.run_on(
+                winograd_gradient, slots, np.zeros(1, np.int64), input_transform(self.m, itemsize).address,
+                dout_transform(self.m, itemsize).address,
+                register_tile(self.tile.rows, self.tile.vectors, itemsize).address,
+                gradient_transform(self.m, itemsize).address, self.x.prepare(x, slots, scratch),
+                self.dout.prepare(dout, slots, scratch), self.zeros, out.reshape(-1), self.arow, self.acol, self.brow,
+                self.crow, scratch.take((slots, g.block * (self.positions + g.m * g.m)), np.dtype(np.int64)),
+                scratch.take((slots, self.slot_numbers), p.dtype), g._replace(images=len(x)),
+            )  # fmt: skip

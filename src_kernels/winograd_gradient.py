@@ -1,0 +1,143 @@
+"""Winograd's gradient of w: nine sums over pixels of each channel and filter, by tiles of the input and of dout.
+
+    dw = A^T [ sum over tiles of (G dout G^T) * (B^T x B) ] A          (see `winograd_transforms`)
+
+Tasks are (split of the tiles, band of channels). A task walks its tiles in blocks: transforms their `band` channels
+of x and all filters of dout into its slot's scratch, then adds, position by position, their products with the
+register tile (rows over channels, vectors over filters, the depth runs over tiles). The sums of a task stay in the
+second-level cache until they are transformed into its own part of `out` (a dw per split), which may be
+uninitialised. Both operands are channels-last and unpadded: what lies outside is read from `zeros`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import intp, prange
+
+from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.register_tile import ADD
+from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.winograd import locate
+from fastconv._kernels.winograd_transforms import TAPS
+
+
+class WinogradGradient(NamedTuple):
+    """Sizes and strides of one launch; strides count numbers, not bytes."""
+
+    images: int
+    m: int  # numbers of a tile of dout: m x m
+    rows: int  # tiles of one image: rows x cols
+    cols: int
+    height: int  # of x
+    width: int
+    top: int  # zeros before x
+    left: int
+    channels: int
+    filters: int
+    out_height: int  # of dout
+    out_width: int
+    tile_rows: int
+    tile_cols: int
+    block: int  # tiles transformed at a time
+    band: int  # channels of one task, a multiple of tile_rows
+    splits: int
+    x_stride: int  # from one tile's channels to the next tile's
+    dout_stride: int  # from one tile's filters to the next tile's
+    x_position: int  # from one position's tiles to the next position's
+    dout_position: int
+    sums_position: int
+    out_split: int
+    out_channel: int
+    out_tap: int
+
+
+@jit
+def _winograd_gradient(
+    slot, slots, counter, x_to_tiles, dout_to_tiles, tile, from_positions, x, dout, zeros, out, arow, acol, brow, crow,
+    addresses, scratch, g,
+):  # fmt: skip
+    item = x.itemsize
+    n = g.m + TAPS - 1
+    total = g.images * g.rows * g.cols
+    bands = (g.channels + g.band - 1) // g.band
+    blocks = (total + g.block - 1) // g.block
+    sources = addresses[slot, : g.block * n * n]
+    dout_sources = addresses[slot, g.block * n * n :]
+    x_tiles = scratch[slot, : n * n * g.x_position]
+    dout_tiles = scratch[slot, x_tiles.size : x_tiles.size + n * n * g.dout_position]
+    sums = scratch[slot, x_tiles.size + dout_tiles.size :]
+    while True:
+        task = next_task(counter)
+        if task >= bands * g.splits:
+            return
+        split = task // bands
+        c = task % bands * g.band
+        channels = min(g.band, g.channels - c)
+        begin, end = split * blocks // g.splits, (split + 1) * blocks // g.splits
+        for block in range(begin, end):
+            first = block * g.block
+            count = min(g.block, total - first)
+            locate(
+                sources, address_of(x) + c * item, address_of(zeros), item, first, count, n, g.top, g.left, g.height,
+                g.width, g.channels, g.m, g.rows, g.cols,
+            )  # fmt: skip
+            locate(
+                dout_sources, address_of(dout), address_of(zeros), item, first, count, g.m, 0, 0, g.out_height,
+                g.out_width, g.filters, g.m, g.rows, g.cols,
+            )  # fmt: skip
+            call_address(
+                x_to_tiles, (count, address_of(sources), channels, address_of(x_tiles), g.x_stride, g.x_position)
+            )
+            call_address(
+                dout_to_tiles,
+                (count, address_of(dout_sources), g.filters, address_of(dout_tiles), g.dout_stride, g.dout_position),
+            )
+            for position in range(n * n):
+                for f in range(0, g.filters, g.tile_cols):
+                    for i in range(0, channels, g.tile_rows):
+                        call_address(
+                            tile,
+                            (
+                                count,
+                                address_of(x_tiles) + position * g.x_position * item,
+                                address_of(arow) + 8 * i,
+                                address_of(acol),
+                                address_of(dout_tiles) + (position * g.dout_position + f) * item,
+                                address_of(brow),
+                                address_of(sums) + (position * g.sums_position + f) * item,
+                                address_of(crow) + 8 * i,
+                                min(g.tile_rows, channels - i),
+                                min(g.tile_cols, g.filters - f),
+                                0,
+                                ADD if block > begin else 0,
+                            ),
+                        )
+        call_address(
+            from_positions,
+            (
+                channels,
+                g.filters,
+                address_of(sums),
+                g.dout_stride,
+                g.sums_position,
+                address_of(out) + (split * g.out_split + c * g.out_channel) * item,
+                g.out_channel,
+                g.out_tap,
+            ),
+        )
+
+
+@jit(parallel=True)
+def _winograd_gradient_parallel(
+    slots, counter, x_to_tiles, dout_to_tiles, tile, from_positions, x, dout, zeros, out, arow, acol, brow, crow,
+    addresses, scratch, g,
+):  # fmt: skip
+    for slot in prange(slots):
+        _winograd_gradient(
+            intp(slot), slots, counter, x_to_tiles, dout_to_tiles, tile, from_positions, x, dout, zeros, out, arow,
+            acol, brow, crow, addresses, scratch, g,
+        )  # fmt: skip
+
+
+winograd_gradient = Kernel(_winograd_gradient, _winograd_gradient_parallel)
