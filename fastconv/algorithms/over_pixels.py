@@ -176,11 +176,11 @@ class OverPixelsPass:
             packing = g.groups * passes * depth * (runs * costs.CYCLES_PER_RUN + pixels * item * 2 / 64)
             storing = results * (costs.CYCLES_PER_RUN / g.cols + item * 2 / 64)
             return tile.cycles_for(g.filters, pixels, depth, g.depth_block) * g.groups + packing + storing
-        columns = (g.rows - 1) * g.pitch + g.cols
+        tiles = g.rows // g.band * _tiles_of(g, tile, g.band) + _tiles_of(g, tile, g.rows % g.band)
         storing = 0.0
         if g.pitch != g.cols or g.out_col != 1:
             storing = results * (costs.CYCLES_PER_RUN / min(g.cols, g.tile_cols) + g.out_col * item * 2 / 64)
-        return tile.cycles_for(g.filters, columns, depth) * g.groups * p.N + storing
+        return tile.cycles_for(g.filters, tiles * tile.cols, depth) * g.groups * p.N + storing
 
     def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""
@@ -213,14 +213,19 @@ class OverPixelsPass:
                         runtime.run_on(over_pixels_direct, slots, *common, results, starts, geometry)
 
 
+def _tiles_of(g: OverPixels, tile: TileShape, rows: int) -> int:
+    """Tiles that cover `rows` output rows, numbered through the padded ones."""
+    return ceil_div((rows - 1) * g.pitch + g.cols, tile.cols) if rows else 0
+
+
 def _band(g: OverPixels, tile: TileShape, bands: int) -> int:
     """Output rows of one task: about 1 / bands of them, such that the last tile of a band is well filled."""
+    bands = min(bands, _tiles_of(g, tile, g.rows))  # small planes fill a tile or two: their filters are shared out
     if bands <= 1:
         return g.rows
-
-    def tiles_of(rows: int) -> int:
-        return ceil_div((rows - 1) * g.pitch + g.cols, tile.cols) if rows else 0
-
     most = ceil_div(g.rows, bands)
     candidates = range(max(most // 2, 1), most + 1)
-    return min(candidates, key=lambda band: (g.rows // band * tiles_of(band) + tiles_of(g.rows % band), -band))
+    return min(
+        candidates,
+        key=lambda band: (g.rows // band * _tiles_of(g, tile, band) + _tiles_of(g, tile, g.rows % band), -band),
+    )
