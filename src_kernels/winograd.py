@@ -1,4 +1,4 @@
-"""Winograd convolution of 3x3 kernels, stride 1: transformed tiles, a matrix product per position, transformed back.
+"""Winograd convolution of 3x3 kernels, stride 1, any dilation: tiles transformed, multiplied by position, and back.
 
     out tile = A^T [ sum over c of (G w G^T) * (B^T x B) ] A          (see `winograd_transforms`)
 
@@ -29,7 +29,9 @@ class Winograd(NamedTuple):
 
     images: int
     m: int  # pixels of a tile: m x m
-    rows: int  # tiles of one image: rows x cols
+    down: int  # dilation: a tile's rows and columns lie this far apart
+    across: int
+    rows: int  # tiles of one image and phase of the dilation: rows x cols
     cols: int
     height: int  # of x
     width: int
@@ -53,19 +55,32 @@ class Winograd(NamedTuple):
 
 
 @jit
-def locate(table, start, outside, item, first, count, size, top, left, height, width, channels, m, rows, cols):
+def tile_place(tile, g):
+    """Image, first row and first column of an output tile; neighbours in a tile lie `down` and `across` apart.
+
+    A dilated convolution is one undilated convolution per phase of rows and columns.
+    """
+    image = tile // (g.down * g.across * g.rows * g.cols)
+    phase = tile // (g.rows * g.cols) % (g.down * g.across)
+    row = tile // g.cols % g.rows * g.m * g.down + phase // g.across
+    col = tile % g.cols * g.m * g.across + phase % g.across
+    return image, row, col
+
+
+@jit
+def locate(table, start, outside, item, first, count, size, top, left, height, width, channels, g):
     """table[tile, row, col] = address of that number of tile `first` + tile, or `outside`, for size x size numbers.
 
-    Tiles begin m numbers apart, rows x cols of them in each image of height x width pixels at address `start`.
+    The tiles lie in images of height x width pixels at address `start`, with `top` and `left` zeros before them.
     """
     t = 0
     for i in range(first, first + count):
-        image = i // (rows * cols)
-        row = i // cols % rows * m - top
-        col = i % cols * m - left
-        for y in range(row, row + size):
+        image, row, col = tile_place(i, g)
+        for a in range(size):
+            y = row - top + a * g.down
             line = start + (image * height + y) * width * channels * item
-            for x in range(col, col + size):
+            for b in range(size):
+                x = col - left + b * g.across
                 inside = y >= 0 and y < height and x >= 0 and x < width
                 table[t] = line + x * channels * item if inside else outside
                 t += 1
@@ -88,15 +103,24 @@ def _store_transposed(transpose, out, results, first, count, f, width, g):
     item = out.itemsize
     done = 0
     while done < count:
-        image = (first + done) // (g.rows * g.cols)
-        row = (first + done) // g.cols % g.rows * g.m
-        col = (first + done) % g.cols
-        tiles = min(g.cols - col, count - done)
-        length = min(tiles * g.m, g.out_width - col * g.m)
-        for a in range(min(g.m, g.out_height - row)):
-            place = (image * g.filters + f) * g.out_filter + (row + a) * g.out_width + col * g.m
-            source = address_of(results) + (a * g.block + done) * g.m * g.tile_cols * item
-            call_address(transpose, (address_of(out) + place * item, g.out_filter, source, g.tile_cols, length, width))
+        image, row, col = tile_place(first + done, g)
+        tiles = min(g.cols - (first + done) % g.cols, count - done)
+        length = min(tiles * g.m, (g.out_width - col + g.across - 1) // g.across)
+        for a in range(g.m):
+            y = row + a * g.down
+            if y >= g.out_height:
+                break
+            place = (image * g.filters + f) * g.out_filter + y * g.out_width + col
+            begin = (a * g.block + done) * g.m * g.tile_cols
+            if g.across == 1:
+                source = address_of(results) + begin * item
+                call_address(
+                    transpose, (address_of(out) + place * item, g.out_filter, source, g.tile_cols, length, width)
+                )
+                continue
+            for v in range(width):
+                for i in range(length):
+                    out[place + v * g.out_filter + i * g.across] = results[begin + i * g.tile_cols + v]
         done += tiles
 
 
@@ -107,7 +131,7 @@ def _winograd(
 ):  # fmt: skip
     item = x.itemsize
     positions = (g.m + TAPS - 1) ** 2
-    total = g.images * g.rows * g.cols
+    total = g.images * g.down * g.across * g.rows * g.cols
     blocks = (total + g.block - 1) // g.block
     panels = (g.filters + g.tile_cols - 1) // g.tile_cols
     shares = (panels + g.share - 1) // g.share
@@ -125,13 +149,13 @@ def _winograd(
         n = g.m + TAPS - 1
         locate(
             sources, address_of(x), address_of(zeros), item, first, count, n, g.top, g.left, g.height, g.width,
-            g.channels, g.m, g.rows, g.cols,
+            g.channels, g,
         )  # fmt: skip
         if g.out_filter == 1:
             spare = address_of(results)  # which channels-last outputs do not need
             locate(
                 targets, address_of(out), spare, item, first, count, g.m, 0, 0, g.out_height, g.out_width, g.filters,
-                g.m, g.rows, g.cols,
+                g,
             )  # fmt: skip
         else:
             _locate_results(targets, results, count, g)

@@ -27,7 +27,9 @@ class WinogradGradient(NamedTuple):
 
     images: int
     m: int  # numbers of a tile of dout: m x m
-    rows: int  # tiles of one image: rows x cols
+    down: int  # dilation: a tile's rows and columns lie this far apart
+    across: int
+    rows: int  # tiles of one image and phase of the dilation: rows x cols
     cols: int
     height: int  # of x
     width: int
@@ -59,7 +61,7 @@ def _winograd_gradient(
 ):  # fmt: skip
     item = x.itemsize
     n = g.m + TAPS - 1
-    total = g.images * g.rows * g.cols
+    total = g.images * g.down * g.across * g.rows * g.cols
     bands = (g.channels + g.band - 1) // g.band
     blocks = (total + g.block - 1) // g.block
     sources = addresses[slot, : g.block * n * n]
@@ -80,11 +82,11 @@ def _winograd_gradient(
             count = min(g.block, total - first)
             locate(
                 sources, address_of(x) + c * item, address_of(zeros), item, first, count, n, g.top, g.left, g.height,
-                g.width, g.channels, g.m, g.rows, g.cols,
+                g.width, g.channels, g,
             )  # fmt: skip
             locate(
                 dout_sources, address_of(dout), address_of(zeros), item, first, count, g.m, 0, 0, g.out_height,
-                g.out_width, g.filters, g.m, g.rows, g.cols,
+                g.out_width, g.filters, g,
             )  # fmt: skip
             call_address(
                 x_to_tiles, (count, address_of(sources), channels, address_of(x_tiles), g.x_stride, g.x_position)

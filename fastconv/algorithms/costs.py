@@ -10,6 +10,7 @@ CHUNK_BYTES = 12 * 2**20  # padded copies of a few images at a time, so that the
 CYCLES_PER_BYTE_MOVED = 0.1  # copying or transposing, read and write together, in L2 and L3
 CYCLES_PER_RUN = 6.0  # starting one copied run of a block, beside its bytes
 CYCLES_PER_NUMBER_SPLIT = 2.0  # splitting padded rows by stride, which is not vectorised
+CYCLES_PER_SCATTERED = 2.0  # one result of a channels-first output that is stored alone
 CYCLES_PER_LAUNCH = 12_000.0
 DEPTH_BLOCK = 1024  # steps of depth between two visits to the results
 PIXELS_PER_TASK = 512  # output pixels that pass by a panel of weights in L2

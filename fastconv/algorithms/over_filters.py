@@ -20,8 +20,6 @@ from fastconv.algorithms.tables import offsets
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
-_CYCLES_PER_SCATTERED = 2.0  # one result of a stride phase of a channels-first gradient, which is stored alone
-
 
 @dataclass(frozen=True)
 class Weights:
@@ -185,7 +183,7 @@ class OverFiltersPass:
             copied = launch.runs.size * (costs.CYCLES_PER_RUN + g.run_length * item * 2 / 64)
             cycles += pixels * p.groups * ceil_div(self.panels, g.share) * copied
         if g.out_filter != 1:
-            each = costs.cycles_per_transposed(g.out_filter * item) if g.out_col == 1 else _CYCLES_PER_SCATTERED
+            each = costs.cycles_per_transposed(g.out_filter * item) if g.out_col == 1 else costs.CYCLES_PER_SCATTERED
             cycles += pixels * g.filters * p.groups * each
         return cycles
 

@@ -52,16 +52,18 @@ class WinogradPass:
         self.problem, self.threads, self.m = problem, threads, m
         self.positions = (m + TAPS - 1) ** 2
         (top, _), (left, _) = p.pads
+        down, across = p.dilation
         if gradient:
             channels, filters, height, width, out_height, out_width = p.F, p.C, p.OH, p.OW, p.H, p.W
-            top, left = TAPS - 1 - top, TAPS - 1 - left
+            top, left = (TAPS - 1) * down - top, (TAPS - 1) * across - left
         else:
             channels, filters, height, width, out_height, out_width = p.C, p.F, p.H, p.W, p.OH, p.OW
         self.source = Operand(p.channels_last, True, channels, height, width, 0, 0, height, width)
         image_bytes = self.source.scratch_bytes(itemsize)
         self.images = max(min(costs.CHUNK_BYTES // max(image_bytes, 1), p.N), 1)
-        rows, cols = ceil_div(out_height, m), ceil_div(out_width, m)
-        tiles = self.images * rows * cols
+        rows, cols = ceil_div(ceil_div(out_height, down), m), ceil_div(ceil_div(out_width, across), m)
+        self.tiles = down * across * rows * cols  # of one image
+        tiles = self.images * self.tiles
         self.tile = best_tile(tiles, filters, itemsize)
         tile_stride = ceil_div(channels, lanes) * lanes
         # One cache line more keeps positions out of each other's way: powers of two apart, they compete for few lines.
@@ -72,8 +74,8 @@ class WinogradPass:
         share = costs.split(panels, threads * costs.TASKS_PER_THREAD // blocks if threads > 1 else 1, 1)
         depth_block = min(channels, costs.DEPTH_BLOCK)
         self.geometry = Winograd(
-            images=0, m=m, rows=rows, cols=cols, height=height, width=width, top=top, left=left, channels=channels,
-            filters=filters, out_height=out_height, out_width=out_width,
+            images=0, m=m, down=down, across=across, rows=rows, cols=cols, height=height, width=width, top=top,
+            left=left, channels=channels, filters=filters, out_height=out_height, out_width=out_width,
             out_filter=1 if p.channels_last else out_height * out_width, tile_rows=self.tile.rows,
             tile_cols=self.tile.cols, block=block, share=share, depth_block=depth_block, tile_stride=tile_stride,
             tiles_stride=block * tile_stride + line, sums_stride=block * self.tile.cols + line,
@@ -99,7 +101,7 @@ class WinogradPass:
 
     def _cycles(self, image_bytes: int) -> float:
         p, g, lanes = self.problem, self.geometry, MACHINE.lanes(self.problem.dtype.itemsize)
-        tiles = p.N * g.rows * g.cols
+        tiles = p.N * self.tiles
         to_tiles, from_tiles, to_positions = _CYCLES[self.m]
         products = self.positions * self.tile.cycles_for(tiles, g.filters, g.channels, g.depth_block) * _SLOWDOWN
         shares = ceil_div(self.w_shape[0], g.share)
@@ -111,6 +113,8 @@ class WinogradPass:
         cycles = products + inputs + outputs + weights + 3 * costs.CYCLES_PER_LAUNCH
         if not p.channels_last:
             each = costs.cycles_per_transposed(g.out_filter * p.dtype.itemsize)
+            if g.across > 1:
+                each = costs.CYCLES_PER_SCATTERED
             cycles += p.N * (g.out_filter * g.filters * each + image_bytes * 2 * costs.CYCLES_PER_BYTE_MOVED)
         return cycles
 
@@ -160,8 +164,8 @@ class WinogradPass:
 def _declines(problem: ConvProblem, direction: str) -> str | None:
     if (problem.KH, problem.KW) != (TAPS, TAPS):
         return f"the kernel is {problem.KH}x{problem.KW}, not 3x3"
-    if problem.stride != (1, 1) or problem.dilation != (1, 1):
-        return "stride and dilation must be 1"
+    if problem.stride != (1, 1):
+        return f"the stride is {problem.stride}, not 1"
     if problem.groups > 1:
         return "groups are not split"
     return None

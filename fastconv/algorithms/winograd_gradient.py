@@ -35,10 +35,12 @@ class WinogradGradientPass:
         self.dout = Operand(p.channels_last, True, p.F, p.OH, p.OW, 0, 0, p.OH, p.OW)
         image_bytes = self.x.scratch_bytes(itemsize) + self.dout.scratch_bytes(itemsize)
         self.images = max(min(2 * costs.CHUNK_BYTES // max(image_bytes, 1), p.N), 1)
-        rows, cols = ceil_div(p.OH, m), ceil_div(p.OW, m)
+        down, across = p.dilation
+        rows, cols = ceil_div(ceil_div(p.OH, down), m), ceil_div(ceil_div(p.OW, across), m)
+        self.tiles = down * across * rows * cols  # of one image
         self.tile = best_tile(p.C, p.F, itemsize)
         dout_stride = ceil_div(p.F, lanes) * lanes
-        tiles = self.images * rows * cols
+        tiles = self.images * self.tiles
         block = min(BLOCK, max(ceil_div(tiles, 2 * threads), LEAST_BLOCK), tiles)
         fitting = SUMS_BYTES[m] // (self.positions * dout_stride * itemsize) // self.tile.rows * self.tile.rows
         bands = ceil_div(p.C, max(fitting, self.tile.rows))  # of about equal size, whole rows of register tiles
@@ -49,10 +51,11 @@ class WinogradGradientPass:
         line = 64 // itemsize  # see `winograd`
         self.dw_size = p.C * TAPS * TAPS * p.F
         self.geometry = WinogradGradient(
-            images=0, m=m, rows=rows, cols=cols, height=p.H, width=p.W, top=p.pads[0][0], left=p.pads[1][0],
-            channels=p.C, filters=p.F, out_height=p.OH, out_width=p.OW, tile_rows=self.tile.rows,
-            tile_cols=self.tile.cols, block=block, band=band, splits=splits, x_stride=x_stride,
-            dout_stride=dout_stride, x_position=block * x_stride + line, dout_position=block * dout_stride + line,
+            images=0, m=m, down=down, across=across, rows=rows, cols=cols, height=p.H, width=p.W,
+            top=p.pads[0][0], left=p.pads[1][0], channels=p.C, filters=p.F, out_height=p.OH, out_width=p.OW,
+            tile_rows=self.tile.rows, tile_cols=self.tile.cols, block=block, band=band, splits=splits,
+            x_stride=x_stride, dout_stride=dout_stride, x_position=block * x_stride + line,
+            dout_position=block * dout_stride + line,
             sums_position=band * dout_stride + line, out_split=self.dw_size,
             out_channel=p.F if p.channels_last else TAPS * TAPS * p.F, out_tap=p.C * p.F if p.channels_last else p.F,
         )  # fmt: skip
@@ -70,7 +73,7 @@ class WinogradGradientPass:
 
     def _cycles(self, image_bytes: int) -> float:
         p, g, lanes = self.problem, self.geometry, MACHINE.lanes(self.problem.dtype.itemsize)
-        tiles, bands = p.N * g.rows * g.cols, ceil_div(p.C, g.band)
+        tiles, bands = p.N * self.tiles, ceil_div(p.C, g.band)
         of_x, of_dout, back = _CYCLES[self.m]
         products = self.positions * self.tile.cycles_for(p.C, p.F, tiles, g.block) * _SLOWDOWN
         vectors = tiles * (ceil_div(p.C, lanes) * of_x + bands * ceil_div(p.F, lanes) * of_dout)
