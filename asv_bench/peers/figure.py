@@ -1,4 +1,4 @@
-"""What the single figures share: options that select layers, and a time that is printed beside its machine."""
+"""What the single figures share: the options that select layers."""
 
 from __future__ import annotations
 
