@@ -5,14 +5,17 @@ BIN := $(VENV)/bin
 EPOCHS ?= 30
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench peers clean distclean
+# Figures of asv_bench/peers/ that need no other library; OPTIONS=--help after one of them lists its options.
+FIGURES := scaling alternation memory growth selection
+.PHONY: help demo test lint bench peers overhead peak $(FIGURES) clean distclean
 
 help:
 	@echo "make demo    train LeNet-5 on handwritten digits into demo/ (about half a minute after installing)"
 	@echo "make test    run the test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   a quick run of the benchmarks (asv)"
-	@echo "make peers   compare with PyTorch (PEERS=--help for options), in .venv-peers"
+	@echo "make peers   compare with PyTorch and ONNX Runtime (PEERS=--help for options), in .venv-peers"
+	@echo "make peak, overhead, $(FIGURES): single figures, see CONTRIBUTING.md"
 	@echo "make clean   delete what the above wrote, distclean deletes .venv too"
 
 demo: $(VENV)/.train
@@ -29,8 +32,16 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.bench
 	cd asv_bench && ../$(BIN)/asv machine --yes && ../$(BIN)/asv run --quick --show-stderr 'HEAD^!'
 
+# The direct kernels' share of the measured multiply-add peak on the catalogue's large 3x3 layers.
+peak: $(VENV)/.bench
+	$(BIN)/fastconv bench --algorithm direct --layer 3x3 --layout NCHW $(OPTIONS)
+	$(BIN)/fastconv bench --algorithm direct --layer 3x3 --layout NHWC $(OPTIONS)
+
+$(FIGURES): $(VENV)/.bench
+	$(BIN)/python asv_bench/peers/$@.py $(OPTIONS)
+
 clean:
-	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo peers.json peers.png growth.png build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf asv_bench/env asv_bench/results asv_bench/html
 	find fastconv src_kernels tests asv_bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -51,13 +62,16 @@ $(BIN)/python:
 
 # For Linux, PyPI has PyTorch with CUDA's libraries only (gigabytes, of no effect here); its own index,
 # which TORCH_INDEX can name, has the CPU builds.
-TORCH := torch==2.13.0
+PEER_LIBRARIES := torch==2.13.0 onnxruntime onnx matplotlib
 
 peers: .venv-peers/.installed
 	.venv-peers/bin/python asv_bench/peers/compare.py $(PEERS)
 
-.venv-peers/.installed: pyproject.toml
+overhead: .venv-peers/.installed
+	.venv-peers/bin/python asv_bench/peers/compare.py --overhead $(PEERS)
+
+.venv-peers/.installed: pyproject.toml Makefile
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --editable . $(TORCH) \
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --editable . $(PEER_LIBRARIES) \
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	@touch $@

@@ -167,6 +167,18 @@ def test_unknown_model_and_impossible_size():
         models.vgg_like(size=4)
 
 
+def test_vgg_like_with_a_depth_per_block():
+    model = models.vgg_like(widths=(4, 8), depths=(1, 3), size=8)
+    filters = [parameter.value.shape[:2] for parameter in model.parameters() if parameter.value.ndim == 4]
+    assert filters == [(4, 3), (8, 4), (8, 8), (8, 8)]
+    assert model.predict(np.ones((2, 3, 8, 8), np.float32)).shape == (2, 10)
+    assert repr(models.vgg_like(widths=(4, 8), depths=2)) == repr(models.vgg_like(widths=(4, 8)))
+    with pytest.raises(ValueError, match=r"depths must have one number per width, got \(1,\) for widths \(4, 8\)"):
+        models.vgg_like(widths=(4, 8), depths=(1,))
+    with pytest.raises(ValueError, match="depths must be at least 1, got 0"):
+        models.vgg_like(widths=(4, 8), depths=(1, 0))
+
+
 def test_predict_in_batches_equals_one_pass_and_converts_dtype():
     model = models.lenet5(dtype="float64")
     x = np.random.default_rng(0).random((11, 1, 28, 28), np.float32)

@@ -8,9 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.catalogue import LAYERS
+from fastconv.catalogue import LAYERS, Case
 
-LAYER_NAMES = [case.name for case in LAYERS]
+# Beside the catalogue's layers, those that other kernels than a full 3x3 convolution's serve.
+MORE_LAYERS = (
+    Case("depthwise 128 3x3 56", 8, 128, 56, 56, 128, 3, 3, 1, 1, 1, 128),
+    Case("depthwise 512 3x3 14", 8, 512, 14, 14, 512, 3, 3, 1, 1, 1, 512),
+    Case("resnext 256 3x3 g32 28", 8, 256, 28, 28, 256, 3, 3, 1, 1, 1, 32),
+    Case("resnet 128 3x3 s2 56", 8, 128, 56, 56, 128, 3, 3, 2, 1),
+    Case("dilated 64 3x3 d2 56", 4, 64, 56, 56, 64, 3, 3, 1, 2, 2),
+    Case("inception 192 1x7 17", 8, 192, 17, 17, 192, 1, 7, 1, (0, 3)),
+    Case("wavenet 32-64 1x2 d16", 4, 32, 1, 16016, 64, 1, 2, 1, 0, (1, 16)),
+)
+CASES = {case.name: case for case in (*LAYERS, *MORE_LAYERS)}
+LAYER_NAMES = list(CASES)
 LAYOUTS = ["NCHW", "NHWC"]
 DTYPES = ["float32", "float64"]
 _SAMPLE_SECONDS = 0.04

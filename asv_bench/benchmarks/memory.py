@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from fastconv import catalogue, conv2d_backward, conv2d_forward, explain_conv2d
+from fastconv import conv2d_backward, conv2d_forward, explain_conv2d
 
-from .common import LAYER_NAMES, LAYOUTS, normal
+from .common import CASES, LAYER_NAMES, LAYOUTS, normal
 
 LARGEST = "vgg 64-128 3x3 112"
 
 
 def _run_largest(layout: str) -> None:
-    case = catalogue.case(LARGEST)
+    case = CASES[LARGEST]
     x, w = normal(case.x_shape(layout), "float32"), normal(case.w_shape(layout), "float32", seed=1)
     out, cache = conv2d_forward(x, w, layout=layout, **case.options)
     conv2d_backward(out, cache)
@@ -36,6 +36,6 @@ class Workspace:
     unit = "bytes"
 
     def track_all_passes(self, layer: str, layout: str) -> int:
-        case = catalogue.case(layer)
+        case = CASES[layer]
         explanation = explain_conv2d(case.x_shape(layout), case.w_shape(layout), layout=layout, **case.options)
         return sum(explanation.workspace.values())

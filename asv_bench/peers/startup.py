@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 
-from contenders import FASTCONV, TORCH, fastconv_calls, torch_calls
+from contest import LAYOUTS, Selection
+from convolutions import contests
 from measure import interleaved
+from ours import PASSES
 
 from fastconv.catalogue import Case
 
@@ -37,16 +39,14 @@ _CALLS = {
 
 def print_overhead(dtype: str) -> None:
     """Microseconds per call on 1x3x8x8 with 4 filters 3x3."""
-    ours = {layout: fastconv_calls(TINY, dtype, layout) for layout in FASTCONV}
-    theirs = {layout: torch_calls(TINY, dtype, layout) for layout in TORCH}
-    print(f"1x3x8x8, 4 filters 3x3, {dtype}: microseconds per call; ratio: best PyTorch time / fastconv NCHW time")
-    for direction in ours["NCHW"]:
-        calls = {FASTCONV[layout]: ours[layout][direction] for layout in FASTCONV}
-        calls |= {TORCH[layout]: theirs[layout][direction] for layout in TORCH}
-        seconds = interleaved(calls)
-        ratio = min(seconds[name] for name in TORCH.values()) / seconds[FASTCONV["NCHW"]]
+    print(f"1x3x8x8, 4 filters 3x3, {dtype}: microseconds per call; ratio: best peer's time / fastconv NCHW time")
+    for contest in contests("", TINY, Selection(PASSES, dtype, LAYOUTS, ("auto",))):
+        ours = {f"fastconv {name}": contender.call for name, contender in contest.ours.items()}
+        peers = {name: contender.call for name, contender in contest.peers.items()}
+        seconds = interleaved(ours | peers)
+        ratio = min(seconds[name] for name in peers) / seconds["fastconv NCHW auto"]
         figures = ", ".join(f"{name} {1e6 * value:.1f}" for name, value in seconds.items())
-        print(f"{direction:8} {figures}; ratio {ratio:.2f}")
+        print(f"{contest.direction:8} {figures}; ratio {ratio:.2f}", flush=True)
 
 
 def print_startup() -> None:

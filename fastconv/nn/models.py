@@ -94,25 +94,36 @@ def vgg_like(
     *,
     size: int = 32,
     widths: tuple[int, ...] = (32, 64, 128),
+    depths: int | tuple[int, ...] = 2,
     hidden: int = 128,
     dropout: float = 0.3,
     dtype: str = "float32",
     seed: Seed = 0,
 ) -> Sequential:
-    """Per width two 3x3 convolutions, each with batch normalisation and ReLU, then a 2x2 max pool; two linear layers.
+    """Blocks of 3x3 convolutions, each with batch normalisation and ReLU, then a 2x2 max pool; two linear layers.
 
-    After Simonyan & Zisserman 2015, in miniature.
+    After Simonyan & Zisserman 2015, in miniature. A block has `widths` filters and `depths` convolutions, one number
+    for all blocks or one each.
 
-    >>> vgg_like(widths=(4, 8))(np.zeros((2, 3, 32, 32), np.float32)).shape
+    Raises
+    ------
+    ValueError : `depths` has another length than `widths`; `size` does not survive the poolings.
+
+    >>> vgg_like(widths=(4, 8), depths=(1, 2))(np.zeros((2, 3, 32, 32), np.float32)).shape
     (2, 10)
     """
     size = arguments.integer("vgg_like", "size", size, 1)
+    if isinstance(depths, int):
+        depths = (depths,) * len(widths)
+    if len(depths) != len(widths):
+        raise ValueError(f"vgg_like: depths must have one number per width, got {depths} for widths {widths}")
+    depths = tuple(arguments.integer("vgg_like", "depths", depth, 1) for depth in depths)
     side = _halved("vgg_like", size, len(widths))
     rng = np.random.default_rng(seed)
     layers: list[Layer] = []
     channels = in_channels
-    for width in widths:
-        for _ in range(2):
+    for width, depth in zip(widths, depths, strict=True):
+        for _ in range(depth):
             layers += [
                 Conv2d(channels, width, 3, padding=1, bias=False, dtype=dtype, rng=rng),
                 BatchNorm(width, dtype=dtype),

@@ -1,0 +1,116 @@
+"""Time per operation as one size doubles from small to gigabytes of data (x, w and out), for the three passes.
+
+Growth is the time per operation divided by the least that a smaller size of the same series had: 1 is linear time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import ours
+from machine import Facts, machine, print_machine
+from measure import warned_of_others
+
+from fastconv import explain_conv2d
+from fastconv.bench import seconds_per_call
+from fastconv.catalogue import Case
+
+SMALLEST = Case("growing", 2, 32, 16, 16, 32, 3, 3, 1, 1)
+FIRST = {"N": 1, "C": 4, "F": 4, "H": 8}  # where each series starts; W grows with H
+LIMIT_GIB = 1.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """One size of a series."""
+
+    dimension: str
+    size: int
+    direction: str
+    data_bytes: int
+    picoseconds: float  # per operation
+    growth: float
+
+
+def sizes(dimension: str, dtype: str, limit: float) -> Iterator[tuple[int, Case, int]]:
+    """(size, the convolution, bytes of x, w and out) while the bytes stay within `limit`."""
+    size = FIRST[dimension]
+    while True:
+        case = replace(SMALLEST, **{dimension: size}, **({"W": size} if dimension == "H" else {}))
+        problem = explain_conv2d(case.x_shape(), case.w_shape(), dtype=dtype, **case.options).problem
+        shapes = (problem.x_shape, problem.w_shape, problem.out_shape)
+        data_bytes = sum(int(np.prod(shape)) for shape in shapes) * problem.dtype.itemsize
+        if data_bytes > limit:
+            return
+        yield size, case, data_bytes
+        size *= 2
+
+
+def series(dimension: str, dtype: str, layout: str, limit: float) -> list[Point]:
+    """Measure, printing points as they come."""
+    points: list[Point] = []
+    least: dict[str, float] = {}
+    for size, case, data_bytes in sizes(dimension, dtype, limit):
+        contenders = ours.passes(case, ours.arrays(case, dtype), layout, "auto")
+        flops, cells = ours.flops(case), ""
+        for direction, contender in contenders.items():
+            picoseconds = 1e12 * seconds_per_call(contender.call, blocks=3, block_seconds=0.02) / flops
+            growth = picoseconds / least.get(direction, picoseconds)
+            least[direction] = min(least.get(direction, picoseconds), picoseconds)
+            points.append(Point(dimension, size, direction, data_bytes, picoseconds, growth))
+            cells += f"{picoseconds:10.2f} ({growth:5.2f})"
+        print(f"{dimension} = {size:<10}{data_bytes / 2**20:12.2f} MiB {cells}", flush=True)
+    return points
+
+
+def draw(points: Sequence[Point], facts: Facts, title: str, path: str) -> None:
+    """A panel per size, a line per pass; both axes logarithmic."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    dimensions = list(dict.fromkeys(point.dimension for point in points))
+    figure = Figure(figsize=(3 * len(dimensions) + 0.6, 3.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = np.atleast_1d(figure.subplots(1, len(dimensions), sharey=True))
+    for axes, dimension in zip(panels, dimensions, strict=True):
+        for direction in ours.PASSES:
+            line = [point for point in points if (point.dimension, point.direction) == (dimension, direction)]
+            axes.plot([p.data_bytes / 2**20 for p in line], [p.picoseconds for p in line], marker=".", label=direction)
+        axes.set(xscale="log", yscale="log", xlabel="data, MiB", title=f"{dimension} grows")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("picoseconds per operation")
+    panels[-1].legend()
+    figure.suptitle(f"{title}, {facts['vector unit']}, {facts['threads']} threads", fontsize=10)
+    figure.savefig(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dimension", nargs="+", choices=tuple(FIRST), default=list(FIRST))
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument("--layout", choices=("NCHW", "NHWC"), default="NCHW")
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT_GIB, metavar="GIB", help="of data; default 1, memory is 3x"
+    )
+    parser.add_argument("--plot", metavar="FILE", default="growth.png", help="default: growth.png")
+    options = parser.parse_args()
+    facts = machine([options.dtype])
+    print_machine(facts)
+    base = f"2x32x16x16, 32 filters 3x3, {options.layout}, {options.dtype}"
+    print(f"{base}; picoseconds per operation (growth) of {', '.join(ours.PASSES)}")
+    points: list[Point] = []
+    with warned_of_others():
+        for dimension in options.dimension:
+            points += series(dimension, options.dtype, options.layout, options.limit * 2**30)
+    worst = max(points, key=lambda point: point.growth)
+    print(f"largest growth {worst.growth:.2f}, {worst.direction} at {worst.dimension} = {worst.size}")
+    draw(points, facts, base, options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
