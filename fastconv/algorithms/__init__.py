@@ -7,9 +7,9 @@ means one module and one entry here.
 
 from __future__ import annotations
 
-from fastconv.algorithms import direct, im2col
+from fastconv.algorithms import depthwise, direct, im2col
 from fastconv.algorithms.base import PASSES, Algorithm
 
-ALGORITHMS: tuple[Algorithm, ...] = (direct.ALGORITHM, im2col.ALGORITHM)
+ALGORITHMS: tuple[Algorithm, ...] = (direct.ALGORITHM, im2col.ALGORITHM, depthwise.ALGORITHM)
 
 __all__ = ["ALGORITHMS", "PASSES", "Algorithm"]
