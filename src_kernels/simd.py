@@ -62,10 +62,54 @@ class Emitter:
         )
         self.builder.call(masked_store, [value, pointer, I32(self.itemsize), mask])
 
+    def prefetch(self, pointer, *, write=False):
+        """Ask for the cache line at `pointer`, which may lie anywhere: nothing is read, nothing faults."""
+        pointer = self.builder.bitcast(pointer, I8.as_pointer())
+        function = self._declare("llvm.prefetch.p0", ir.VoidType(), [pointer.type, I32, I32, I32])
+        self.builder.call(function, [pointer, I32(int(write)), I32(3), I32(1)])
+
     def first_lanes(self, count):
         """The mask of the first `count` (i64, any value) lanes."""
         numbers = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
         return self.builder.icmp_signed("<", numbers, self._splat(count, I64))
+
+    def lanes_inside(self, first, count):
+        """The mask of the lanes for which first + lane (first: i64, any value) lies in 0 .. count - 1."""
+        numbers = ir.Constant(ir.VectorType(I32, self.lanes), list(range(self.lanes)))
+        places = self.builder.add(self._splat(self.builder.trunc(first, I32), I32), numbers)
+        return self.builder.icmp_unsigned("<", places, self._splat(self.builder.trunc(count, I32), I32))
+
+    def lanes_below(self, count):
+        """`first_lanes` of a count (i64) that fits 32 bits, in one comparison."""
+        numbers = ir.Constant(ir.VectorType(I32, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self._splat(self.builder.trunc(count, I32), I32))
+
+    def gather(self, pointer, step, mask):
+        """pointer[lane * step] of the lanes in `mask`, zero in the others."""
+        function = self._declare(
+            f"llvm.masked.gather.{self.suffix}.v{self.lanes}p0",
+            self.vector,
+            [self._pointers, I32, self.mask, self.vector],
+        )
+        return self.builder.call(function, [self._places(pointer, step), I32(self.itemsize), mask, self.zero()])
+
+    def scatter(self, value, pointer, step, mask):
+        function = self._declare(
+            f"llvm.masked.scatter.{self.suffix}.v{self.lanes}p0",
+            ir.VoidType(),
+            [self.vector, self._pointers, I32, self.mask],
+        )
+        self.builder.call(function, [value, self._places(pointer, step), I32(self.itemsize), mask])
+
+    @property
+    def _pointers(self):
+        return ir.VectorType(self.scalar.as_pointer(), self.lanes)
+
+    def _places(self, pointer, step):
+        numbers = ir.Constant(ir.VectorType(I64, self.lanes), [lane * self.itemsize for lane in range(self.lanes)])
+        base = self._splat(self.builder.ptrtoint(pointer, I64), I64)
+        places = self.builder.add(base, self.builder.mul(numbers, self._splat(step, I64)))
+        return self.builder.inttoptr(places, self._pointers)
 
     def broadcast(self, scalar):
         return self._splat(scalar, self.scalar)

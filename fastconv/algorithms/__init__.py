@@ -6,9 +6,9 @@ matrix: adding an algorithm means one module and one entry here.
 
 from __future__ import annotations
 
-from fastconv.algorithms import direct, im2col, winograd
+from fastconv.algorithms import depthwise, direct, im2col, winograd
 from fastconv.algorithms.base import PASSES, Algorithm
 
-ALGORITHMS: tuple[Algorithm, ...] = (direct.ALGORITHM, im2col.ALGORITHM, *winograd.ALGORITHMS)
+ALGORITHMS: tuple[Algorithm, ...] = (direct.ALGORITHM, im2col.ALGORITHM, depthwise.ALGORITHM, *winograd.ALGORITHMS)
 
 __all__ = ["ALGORITHMS", "PASSES", "Algorithm"]

@@ -1,0 +1,88 @@
+"""Output rows and columns of a depthwise pass, and the input cells that their taps meet: no padding is laid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastconv._kernels.depthwise_tiles import Rows
+from fastconv.algorithms.costs import ceil_div
+from fastconv.problem import ConvProblem
+
+# Rows of one tile: multiples of 7 for networks that halve 224, of 8 for powers of two; few sizes, as each is compiled.
+_CELLS = (7, 8, 4, 2, 1)
+_MOST_TAPS = 7  # weights of one column of taps, beside 8 sums and an input vector, in 16 registers
+_MOST_READS = 22  # input rows of one tile
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """`count` outputs first, first + step, ...: output m meets tap k at input cell m * stride + offset, if there.
+
+    `taps` lists (k, offset) by rising offset; both grow by the same amounts from tap to tap.
+    """
+
+    first: int
+    count: int
+    step: int
+    stride: int
+    taps: tuple[tuple[int, int], ...]
+
+    @property
+    def kernel_step(self) -> int:
+        return self.taps[1][0] - self.taps[0][0] if len(self.taps) > 1 else 0
+
+    @property
+    def offset_step(self) -> int:
+        return self.taps[1][1] - self.taps[0][1] if len(self.taps) > 1 else 0
+
+    @property
+    def kernel_start(self) -> int:
+        return self.taps[0][0] if self.taps else 0
+
+    @property
+    def offset_start(self) -> int:
+        return self.taps[0][1] if self.taps else 0
+
+    def inside(self, output: int, size: int) -> tuple[int, int]:
+        """First tap and number of taps of an output that meet one of `size` input cells."""
+        places = [output * self.stride + offset for _, offset in self.taps]
+        inside = [tap for tap, place in enumerate(places) if 0 <= place < size]
+        return (inside[0], len(inside)) if inside else (0, 0)
+
+
+def axis_outputs(p: ConvProblem, axis: int, gradient: bool) -> list[Outputs]:
+    """Forward: all outputs. Gradient of x: input cells by their remainder modulo the stride.
+
+    x cell i meets dout o through tap k where i + before = o * stride + k * dilation, so the cells first, first +
+    stride, ... see the same taps, at o = m + (first + before - k * dilation) / stride.
+    """
+    size, outputs, kernel = ((p.H, p.OH, p.KH), (p.W, p.OW, p.KW))[axis]
+    stride, dilation, before = p.stride[axis], p.dilation[axis], p.pads[axis][0]
+    if not gradient:
+        return [Outputs(0, outputs, 1, stride, tuple((k, k * dilation - before) for k in range(kernel)))]
+    phases = []
+    for first in range(min(stride, size)):
+        met = [(k, first + before - k * dilation) for k in reversed(range(kernel))]
+        taps = tuple((k, place // stride) for k, place in met if place % stride == 0)
+        phases.append(Outputs(first, ceil_div(size - first, stride), stride, 1, taps))
+    return phases
+
+
+def best_cells(count: int) -> int:
+    """How many of `count` output rows one tile takes: the fewest rows computed, a tile counted as one more."""
+    return min(_CELLS, key=lambda cells: ceil_div(count, cells) * (cells + 1))
+
+
+def tile_rows(cells: int, outputs: Outputs) -> Rows:
+    """Rows that share their loads, if the tile's registers allow it; otherwise taps one by one."""
+    taps, spacing = len(outputs.taps), outputs.offset_step
+    if 2 <= taps <= _MOST_TAPS and (cells - 1) * outputs.stride + (taps - 1) * spacing < _MOST_READS:
+        return Rows(cells, taps, outputs.stride, spacing)
+    return Rows(cells, 1, 1, 1)
+
+
+def whole_cells(count: int) -> int:
+    """As `best_cells`, where rows that fill no tile go to a smaller one, which counts as two."""
+    return min(
+        (cells for cells in _CELLS if cells <= count), key=lambda cells: count // cells + 2 * (count % cells > 0)
+    )

@@ -1,0 +1,147 @@
+"""Depthwise convolution of channels-last arrays, one filter per channel: tables and sizes, made once per problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.depthwise import PixelWork, correlate_pixels
+from fastconv._kernels.depthwise_gradient import PixelGradientWork, gradient_pixels, pixel_gradient_tile
+from fastconv._kernels.depthwise_tiles import PixelSizes, pixel_tile
+from fastconv._kernels.isa import MACHINE
+from fastconv.algorithms import costs
+from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.depthwise_axes import Outputs, axis_outputs, best_cells, tile_rows, whole_cells
+from fastconv.problem import ConvProblem
+from fastconv.workspace import Scratch
+
+_RUN = 16  # dout columns of one gradient tile: with their rows and those of x they fit the first-level cache
+_CYCLES_PER_VECTOR = 11.0  # as for planes
+_CYCLES_PER_TAP = 1.1
+
+
+class _Axes:
+    """What rows and columns are. They are alike here: tiles take several cells of the axis that leaves fewer empty."""
+
+    def __init__(self, p: ConvProblem, gradient: bool):
+        inputs, outputs = (p.H, p.W), (p.OH, p.OW)
+        if gradient:
+            inputs, outputs = outputs, inputs
+        computed = [best_cells(count) * ceil_div(count, best_cells(count)) / count for count in outputs]
+        self.down, self.across = (0, 1) if computed[0] <= 1.5 * computed[1] else (1, 0)
+        self.inputs, self.outputs = inputs, outputs
+        self.x_steps, self.out_steps = (p.F * inputs[1], p.F), (p.F * outputs[1], p.F)
+        self.w_steps = p.F * p.KW, p.F
+        self.x_image, self.out_image = inputs[0] * inputs[1] * p.F, outputs[0] * outputs[1] * p.F
+        self.rows, self.columns = axis_outputs(p, self.down, gradient), axis_outputs(p, self.across, gradient)
+
+    def sizes(self, rows: Outputs) -> np.ndarray:
+        across = max(self.columns, key=lambda phase: len(phase.taps))
+        sizes = PixelSizes(
+            height=self.inputs[self.down], x_row=self.x_steps[self.down],
+            x_tap=across.offset_step * self.x_steps[self.across],
+            w_tap=across.kernel_step * self.w_steps[self.across], w_row=rows.kernel_step * self.w_steps[self.down],
+            out_cell=rows.step * self.out_steps[self.down], out_column=self.out_steps[self.across],
+            columns=self.outputs[self.across], cell_row=rows.stride, groups=len(rows.taps),
+            group_row=rows.offset_step, taps=len(across.taps), x_column=across.stride * self.x_steps[self.across],
+        )  # fmt: skip
+        return np.array(sizes)
+
+
+def _cycles(p: ConvProblem, rows: int, cells: int, columns: int, taps: float) -> float:
+    vectors = p.N * ceil_div(rows, cells) * cells * columns * ceil_div(p.F, MACHINE.lanes(p.dtype.itemsize))
+    return costs.CYCLES_PER_LAUNCH + vectors * (_CYCLES_PER_VECTOR + _CYCLES_PER_TAP * taps)
+
+
+class PixelsPass:
+    """Forward, or gradient of x: `run(operand, w, bias, out)` with operand x or dout."""
+
+    def __init__(self, problem: ConvProblem, threads: int, *, gradient: bool, relu: bool = False):
+        self.problem, self.threads, p = problem, threads, problem
+        self.axes = axes = _Axes(p, gradient)
+        self.launches = [self._launch(rows, relu) for rows in axes.rows]
+        reach = max(phase.offset_step * max(len(phase.taps) - 1, 0) for phase in axes.columns)
+        self.zeros = np.zeros(reach * axes.x_steps[axes.across] + p.F, p.dtype)
+        self.workspace = 0
+        stride = p.stride[axes.across] if gradient else 1
+        self.cycles = sum(
+            _cycles(p, rows.count, best_cells(rows.count), axes.outputs[axes.across],
+                    len(rows.taps) * (p.KH, p.KW)[axes.across] / stride)
+            for rows in axes.rows
+        )  # fmt: skip
+
+    def _launch(self, rows: Outputs, relu: bool) -> tuple[Any, ...]:
+        p, axes = self.problem, self.axes
+        cells, across = best_cells(rows.count), axes.across
+        table = np.zeros((axes.outputs[across], 3), np.int64)
+        for phase in axes.columns:
+            for m in range(phase.count):
+                tap, count = phase.inside(m, axes.inputs[across])
+                place = m * phase.stride + phase.offset_start + tap * phase.offset_step
+                kernel = phase.kernel_start + tap * phase.kernel_step
+                weight = rows.kernel_start * axes.w_steps[axes.down] + kernel * axes.w_steps[across]
+                table[phase.first + m * phase.step] = place * axes.x_steps[across] if count else 0, weight, count
+        tiles = p.N * ceil_div(rows.count, cells)
+        tasks = self.threads * costs.TASKS_PER_THREAD if self.threads > 1 else 1
+        work = PixelWork(
+            images=p.N, channels=p.F, share=costs.split(p.F, ceil_div(tasks, tiles), MACHINE.lanes(p.dtype.itemsize)),
+            x_image=axes.x_image, out_image=axes.out_image, rows=rows.count, block=cells,
+            row_start=rows.offset_start, row_step=rows.stride, out_start=rows.first * axes.out_steps[axes.down],
+            out_row=rows.step * axes.out_steps[axes.down], relu=int(relu),
+        )  # fmt: skip
+        return tile_rows(cells, rows), axes.sizes(rows), table.reshape(-1), work
+
+    def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+        """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""
+        slots = min(runtime.slots_for(self.problem.multiply_adds), self.threads)
+        for rows, sizes, table, work in self.launches:
+            runtime.run_on(
+                correlate_pixels, slots, np.zeros(1, np.int64), pixel_tile(rows, self.problem.dtype.itemsize).address,
+                sizes, table, operand, self.zeros, w, bias, out, work,
+            )  # fmt: skip
+
+
+class PixelsGradient:
+    """Gradient of the weights: `run(x, dout, dw)`."""
+
+    def __init__(self, problem: ConvProblem, threads: int):
+        self.problem, self.threads, p = problem, threads, problem
+        axes = _Axes(p, False)
+        (rows,), (columns,) = axes.rows, axes.columns
+        cells = whole_cells(rows.count)
+        self.tiles = [tile_rows(c, rows) for c in (cells, rows.count % cells or cells)]
+        self.sizes, step = axes.sizes(rows), axes.x_steps[axes.across]
+        table = []
+        for _, offset in columns.taps:
+            met = [o for o in range(columns.count) if 0 <= o * columns.stride + offset < axes.inputs[axes.across]]
+            table.append((offset * step, *((met[0], met[-1] + 1) if met else (0, 0))))
+        self.table = np.array(table).reshape(-1)
+        run = min(_RUN, columns.count)
+        self.zeros = np.zeros(run * columns.stride * step + p.F, p.dtype)
+        blocks = p.N * ceil_div(rows.count, cells)
+        splits = min(threads, blocks)
+        share = costs.split(p.F, ceil_div(threads, splits), MACHINE.lanes(p.dtype.itemsize))
+        self.work = PixelGradientWork(
+            images=p.N, channels=p.F, share=share, splits=splits, x_image=axes.x_image, dout_image=axes.out_image,
+            cells=cells, rows=rows.count, columns=columns.count, run=run, row_start=rows.offset_start,
+            row_step=rows.stride, dout_row=axes.out_steps[axes.down],
+        )  # fmt: skip
+        self.workspace = splits * p.taps * p.F * p.dtype.itemsize
+        self.cycles = _cycles(p, rows.count, 1, columns.count, p.taps)
+
+    def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
+        p, work = self.problem, self.work
+        slots = min(runtime.slots_for(p.multiply_adds), self.threads)
+        with Scratch() as scratch:
+            partial = dw.reshape(1, p.taps, p.F)
+            if work.splits > 1:
+                partial = scratch.take((work.splits, p.taps, p.F), p.dtype)
+            tiles = [pixel_gradient_tile(rows, p.dtype.itemsize).address for rows in self.tiles]
+            runtime.run_on(
+                gradient_pixels, slots, np.zeros(1, np.int64), *tiles, self.sizes, self.table, x, self.zeros, dout,
+                partial, work,
+            )  # fmt: skip
+            if work.splits > 1:
+                np.sum(partial, axis=0, out=dw.reshape(p.taps, p.F))

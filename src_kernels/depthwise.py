@@ -1,0 +1,146 @@
+"""Depthwise convolution: forward and gradient of x, which are one correlation with different offsets.
+
+Each channel is convolved with its own filters, so a task is some output rows of some planes (channels-first) or of
+some channels (channels-last); it writes only those, and `out` may be uninitialised. All arithmetic is in the tiles
+of `depthwise_tiles`; `zeros` is what they read for rows outside.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import intp, prange
+
+from fastconv._kernels.depthwise_tiles import ADD, BIAS, RELU
+from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.simd import address_of, call_address, next_task
+
+
+class PlaneWork(NamedTuple):
+    """Channels-first: output plane q of an image sums `sources` input planes, and `repeat` of them share one."""
+
+    images: int
+    planes: int  # output planes of one image
+    sources: int
+    repeat: int
+    x_plane: int
+    out_plane: int
+    w_plane: int
+    rows: int  # output rows of this phase
+    band: int  # rows of one call
+    row_start: int  # input row of the first row's first tap
+    row_step: int  # input rows from one output row to the next
+    out_start: int
+    out_row: int
+    run: int  # calls of one task, at most
+    relu: int
+
+
+class PixelWork(NamedTuple):
+    """Channels-last: tiles of `block` output rows and `share` channels."""
+
+    images: int
+    channels: int
+    share: int
+    x_image: int
+    out_image: int
+    rows: int
+    block: int
+    row_start: int
+    row_step: int
+    out_start: int
+    out_row: int
+    relu: int
+
+
+@jit
+def _correlate_planes(slot, slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
+    item = x.itemsize
+    bands = (g.rows + g.band - 1) // g.band
+    pieces = g.images * g.planes * bands
+    joined = bands == 1 and g.sources == 1 and g.repeat == 1
+    while True:
+        first = next_task(counter) * g.run
+        if first >= pieces:
+            return
+        end = min(first + g.run, pieces)
+        while first < end:
+            plane = first // bands
+            row = (first - plane * bands) * g.band
+            q = plane % g.planes
+            count = min(end - first, g.planes - q) if joined else 1
+            place = plane * g.out_plane + g.out_start + row * g.out_row
+            for source in range(g.sources):
+                flags = g.relu * RELU
+                if source > 0:
+                    flags |= ADD
+                elif bias.size > 0:
+                    flags |= BIAS
+                call_address(
+                    tile,
+                    (
+                        address_of(sizes),
+                        address_of(table),
+                        address_of(x) + (plane * g.sources + source) // g.repeat * g.x_plane * item,
+                        address_of(zeros),
+                        address_of(w) + (q * g.sources + source) * g.w_plane * item,
+                        address_of(out) + place * item,
+                        address_of(bias) + q * item,
+                        g.row_start + row * g.row_step,
+                        min(g.band, g.rows - row),
+                        count,
+                        flags,
+                    ),
+                )
+            first += count
+
+
+@jit(parallel=True)
+def _correlate_planes_parallel(slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
+    for slot in prange(slots):
+        _correlate_planes(intp(slot), slots, counter, tile, sizes, table, x, zeros, w, bias, out, g)
+
+
+correlate_planes = Kernel(_correlate_planes, _correlate_planes_parallel)
+
+
+@jit
+def _correlate_pixels(slot, slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
+    item = x.itemsize
+    blocks = (g.rows + g.block - 1) // g.block
+    shares = (g.channels + g.share - 1) // g.share
+    flags = g.relu * RELU
+    if bias.size > 0:
+        flags |= BIAS
+    while True:
+        task = next_task(counter)
+        if task >= g.images * blocks * shares:
+            return
+        channel = task % shares * g.share
+        row = task // shares % blocks * g.block
+        image = task // (shares * blocks)
+        call_address(
+            tile,
+            (
+                address_of(sizes),
+                address_of(table),
+                address_of(x) + (image * g.x_image + channel) * item,
+                address_of(zeros),
+                address_of(w) + channel * item,
+                address_of(out) + (image * g.out_image + g.out_start + row * g.out_row + channel) * item,
+                address_of(bias) + channel * item,
+                g.row_start + row * g.row_step,
+                min(g.block, g.rows - row),
+                min(g.share, g.channels - channel),
+                flags,
+            ),
+        )
+
+
+@jit(parallel=True)
+def _correlate_pixels_parallel(slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
+    for slot in prange(slots):
+        _correlate_pixels(intp(slot), slots, counter, tile, sizes, table, x, zeros, w, bias, out, g)
+
+
+correlate_pixels = Kernel(_correlate_pixels, _correlate_pixels_parallel)
