@@ -38,6 +38,8 @@ _MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined
 _threads = _MOST_THREADS
 _threads_here: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastconv_threads", default=None)
 
+_max_workspace = 64 * 2**20
+
 _launch_lock = threading.Lock()
 _layer: str | None = None  # Numba's threading layer, known from the first parallel launch on
 _starter: int | None = None  # the Python thread whose launch here started the layer
@@ -118,6 +120,29 @@ def num_threads(n: int) -> Iterator[None]:
         _threads_here.reset(token)
 
 
+def set_max_workspace(nbytes: int) -> None:
+    """Set how many bytes of scratch memory a pass of a convolution may use, in all Python threads (64 MiB at first).
+
+    Padded copies, packed weights and transforms count; operands and results do not. A pass that would use more runs on
+    some images of the batch at a time; it uses more only where one image does.
+
+    Raises
+    ------
+    ValueError : `nbytes` is negative. TypeError : it is no integer.
+    """
+    global _max_workspace
+    if isinstance(nbytes, bool) or not hasattr(nbytes, "__index__"):
+        raise TypeError(f"max_workspace must be an integer, got {type(nbytes).__name__}")
+    if nbytes.__index__() < 0:
+        raise ValueError(f"max_workspace must be at least 0 bytes, got {nbytes}")
+    _max_workspace = nbytes.__index__()
+
+
+def get_max_workspace() -> int:
+    """How many bytes of scratch memory a pass of a convolution may use."""
+    return _max_workspace
+
+
 def slots_for(work: float) -> int:
     """How many slots to split `work` (multiply-adds, or elements moved times 8) over."""
     if work < SERIAL_BELOW or _serial_after_fork:
@@ -189,6 +214,7 @@ def show_config() -> dict[str, Any]:
         "threads": get_num_threads(),
         "threading layer": _layer or "not started",
         "serial after fork": _serial_after_fork,
+        "max workspace": get_max_workspace(),
         "kernel cache": str(jit.CACHE_DIRECTORY) if jit.CACHE_DIRECTORY else "none: no writable folder",
         "environment": {name: os.environ[name] for name in thread_variables if name in os.environ},
     }

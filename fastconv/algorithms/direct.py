@@ -8,6 +8,7 @@ from __future__ import annotations
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.over_filters import OverFiltersPass
 from fastconv.algorithms.over_pixels import OverPixelsPass
+from fastconv.algorithms.small import SmallPass
 from fastconv.algorithms.weight_gradient import WeightGradientPass
 from fastconv.problem import ConvProblem
 
@@ -20,8 +21,12 @@ def _cheaper(problem: ConvProblem, threads: int, gradient: bool, relu: bool) -> 
     return over_filters if over_filters.cycles <= over_pixels.cycles else over_pixels
 
 
-def _forward(problem: ConvProblem, threads: int, relu: bool) -> OverFiltersPass | OverPixelsPass:
-    return _cheaper(problem, threads, False, relu)
+def _forward(problem: ConvProblem, threads: int, relu: bool) -> OverFiltersPass | OverPixelsPass | SmallPass:
+    large = _cheaper(problem, threads, False, relu)
+    if SmallPass.declines(problem):
+        return large
+    small = SmallPass(problem, relu)
+    return small if small.cycles <= large.cycles else large
 
 
 def _gradient_x(problem: ConvProblem, threads: int) -> OverFiltersPass | OverPixelsPass:

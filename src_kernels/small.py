@@ -1,0 +1,93 @@
+"""A whole forward convolution of a small problem in one call on the calling thread.
+
+    c[crow[m] + v] = sum over k of  a[arow[m] + acol[k]] * b[brow[k] + v],      m < rows, v < cols
+
+The register tile over tables, as in `over_pixels` (rows are filters: a is w, b the input, one image after another) and
+`over_filters` (rows are the pixels of all images: a is the input, b is w as it lies in memory), but with everything
+merged into one array of integers: for 1x3x8x8 and 8 filters 3x3 the arithmetic takes 0.2 us, handing over the twenty
+arguments of the large kernels 2 us.
+
+Contract: arrays are C-contiguous and of one float dtype; `out` may be uninitialised and overlaps no other. Nothing is
+parallel.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastconv._kernels.jit import jit
+from fastconv._kernels.simd import address_of, call_address
+
+
+class Small(NamedTuple):
+    """The integers that a plan begins with; strides count numbers."""
+
+    tile: int  # addresses of callbacks
+    copy: int
+    cells: int  # padded input of one part of the batch; 0: the tile reads x itself
+    rows: int
+    depth: int
+    runs: int  # pieces in which results are copied to `out`; 0: the tile writes there itself
+    tile_rows: int
+    tile_cols: int
+    flags: int  # of the register tile
+    parts: int  # of the batch: images, or 1
+    x_part: int
+    out_part: int
+    cols: int
+    run_length: int
+    weights_are_rows: int
+
+
+HEADER = len(Small._fields)
+
+
+@jit
+def small(x, w, bias, out, scratch, plan):
+    """plan: the integers of `Small`, then the tables gather[cells], arow[rows], acol[depth], brow[depth], crow[rows],
+    run_from[runs] and run_to[runs]. gather[i] is where padded cell i lies in x, -1 for a zero. `scratch` holds
+    the padded cells, then, with runs, the results.
+    """
+    g = Small(
+        plan[0], plan[1], plan[2], plan[3], plan[4], plan[5], plan[6], plan[7], plan[8], plan[9], plan[10], plan[11],
+        plan[12], plan[13], plan[14],
+    )  # fmt: skip
+    item = x.itemsize
+    gather = plan[HEADER : HEADER + g.cells]
+    arow = address_of(plan) + 8 * (HEADER + g.cells)
+    acol = arow + 8 * g.rows
+    brow = acol + 8 * g.depth
+    crow = brow + 8 * g.depth
+    run_from = crow + 8 * g.rows
+    given, padded = x.reshape(x.size), scratch[: g.cells]
+    for part in range(g.parts):
+        source = address_of(x) + part * g.x_part * item
+        if g.cells:
+            image = given[part * g.x_part :]
+            for i in range(padded.size):
+                padded[i] = image[gather[i]] if gather[i] >= 0 else 0
+            source = address_of(scratch)
+        target = address_of(out) + part * g.out_part * item
+        results = address_of(scratch) + g.cells * item if g.runs else target
+        a, b = (address_of(w), source) if g.weights_are_rows else (source, address_of(w))
+        for v in range(0, g.cols, g.tile_cols):
+            for m in range(0, g.rows, g.tile_rows):
+                call_address(
+                    g.tile,
+                    (
+                        g.depth,
+                        a,
+                        arow + 8 * m,
+                        acol,
+                        b + v * item,
+                        brow,
+                        results + v * item,
+                        crow + 8 * m,
+                        min(g.tile_rows, g.rows - m),
+                        min(g.tile_cols, g.cols - v),
+                        address_of(bias) + (m if g.weights_are_rows else v) * item,
+                        g.flags,
+                    ),
+                )
+        if g.runs:
+            call_address(g.copy, (target, run_from + 8 * g.runs, results, run_from, g.runs, g.run_length, 1))
