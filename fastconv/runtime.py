@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fastconv import idle
+
 
 def _preload_tbb() -> None:
     """Make pip's `tbb` findable: it lies in <prefix>/lib, where Numba's own look-up does not reach."""
@@ -23,6 +25,8 @@ def _preload_tbb() -> None:
 
 
 _preload_tbb()
+idle.shorten_openmp()
+idle.shorten_openblas()
 
 import numba  # noqa: E402  (after tbb is loaded)
 from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
@@ -203,7 +207,9 @@ def show_config() -> dict[str, Any]:
 
     import fastconv
 
-    thread_variables = ("OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT", "OMP_NUM_THREADS", "NUMBA_THREADING_LAYER")
+    thread_variables = (
+        "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT", "OMP_NUM_THREADS", "NUMBA_THREADING_LAYER",
+    )  # fmt: skip
     settings = {
         "fastconv": fastconv.__version__,
         "numba": numba.__version__,
