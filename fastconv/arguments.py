@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fastconv import workspace
+
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
@@ -182,7 +184,7 @@ def output_length(padded: int, kernel: int, stride: int, dilation: int = 1) -> i
 def output_array(function: str, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Check a caller's `out` array, or make a fresh one."""
     if out is None:
-        return np.empty(shape, dtype)
+        return workspace.empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{function}: out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:

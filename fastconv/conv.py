@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv import arguments, padding, runtime
+from fastconv import arguments, padding, runtime, workspace
 from fastconv._kernels.elementwise import relu_mask
 from fastconv._kernels.reduce import sum_pixels, sum_planes
 from fastconv.plan import Explanation, check_algorithm, explain, plan
@@ -62,7 +62,7 @@ def run_forward(
         out is None
         or (out.flags.carray and not any(np.may_share_memory(out, operand) for operand in (given, x, w, bias)))
     )
-    computed = result if straight else np.empty(problem.out_shape, dtype)
+    computed = result if straight else workspace.empty(problem.out_shape, dtype)
     if problem.empty:
         computed[...] = 0 if b is None else bias if problem.channels_last else bias[:, None, None]
         if relu:
@@ -195,12 +195,12 @@ def conv2d_backward(
         raise ValueError(f"{function}: dout must have the output's shape {problem.out_shape}, got {dout.shape}")
     dout = arguments.dense(dout, dtype)
     if cache.out is not None:
-        masked = np.empty_like(dout)
+        masked = workspace.empty(dout.shape, dtype)
         runtime.launch(relu_mask, dout.size * 8, dout.reshape(-1), cache.out.reshape(-1), masked.reshape(-1))
         dout = masked
     dx = dw = db = None
     if "x" in wrt:
-        dx = np.empty(problem.x_shape, dtype)
+        dx = workspace.empty(problem.x_shape, dtype)
         if not problem.empty:
             plan(problem, "gradient_x", algorithm).run(dout, cache.w, _NO_BIAS[dtype], dx)
         else:
@@ -208,7 +208,7 @@ def conv2d_backward(
         if cache.pad_cache is not None:
             dx = padding.pad2d_backward(dx, cache.pad_cache)
     if "w" in wrt:
-        dw = np.empty(problem.w_shape, dtype)
+        dw = workspace.empty(problem.w_shape, dtype)
         if not problem.empty:
             plan(problem, "gradient_w", algorithm).run(cache.x, dout, dw)
         else:

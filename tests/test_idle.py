@@ -7,8 +7,7 @@ import sys
 import children
 import pytest
 
-NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT")
-UNSET = dict.fromkeys(NAMES, "")
+UNSET = dict.fromkeys(("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT"), "")
 SHOW = """
 import os, sys
 import numpy as np
@@ -18,8 +17,9 @@ b = a @ a
 assert (b == 300).all()
 fastconv.conv2d(np.ones((4, 16, 30, 30)), np.ones((16, 16, 3, 3)))
 assert (a @ a == 300).all()
-print({name: os.environ[name] for name in %r if name in os.environ})
-""" % (NAMES,)
+names = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT"
+print({name: os.environ[name] for name in names if name in os.environ})
+"""
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only set on Linux")
 
