@@ -62,7 +62,7 @@ def candidates(problem: ConvProblem, direction: str, threads: int, relu: bool = 
 def choose(offers: Sequence[Candidate], accuracy: str) -> Candidate:
     """The offer predicted fastest among those whose accuracy is admitted; ties go to the earlier one."""
     admitted = [o for o in offers if not o.declined and (accuracy == "fast" or o.algorithm.exact)]
-    return min(admitted, key=lambda offer: offer.work.cycles)
+    return min(admitted, key=lambda offer: offer.work.cycles - getattr(offer.work, "spared", 0))
 
 
 def _chosen(problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool) -> Candidate:

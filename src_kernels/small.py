@@ -1,11 +1,11 @@
-"""A whole forward convolution of a small problem in one call on the calling thread.
+"""A whole pass of a small convolution or matrix product in one call on the calling thread.
 
     c[crow[m] + v] = sum over k of  a[arow[m] + acol[k]] * b[brow[k] + v],      m < rows, v < cols
 
-The register tile over tables, as in `over_pixels` (rows are filters: a is w, b the input, one image after another) and
-`over_filters` (rows are the pixels of all images: a is the input, b is w as it lies in memory), but with everything
-merged into one array of integers: for 1x3x8x8 and 8 filters 3x3 the arithmetic takes 0.2 us, handing over the twenty
-arguments of the large kernels 2 us.
+The register tile over tables, as in the large kernels, but with all tables and sizes merged into one array of integers:
+for 1x3x8x8 and 8 filters 3x3 the arithmetic takes 0.2 us, handing over the twenty arguments of those kernels 2 us.
+One of a and b is the input, padded if need be, the other the second operand as it lies in memory (w, or `dout` for the
+gradient of w) or transposed.
 
 Contract: arrays are C-contiguous and of one float dtype; `out` may be uninitialised and overlaps no other. Nothing is
 parallel.
@@ -36,21 +36,24 @@ class Small(NamedTuple):
     out_part: int
     cols: int
     run_length: int
-    weights_are_rows: int
+    second_is_a: int
+    transpose: int  # address of the callback that transposes the second operand; 0: it is read in place
+    second_rows: int  # its sizes as it lies in memory, where it is transposed
+    second_cols: int
 
 
 HEADER = len(Small._fields)
 
 
 @jit
-def small(x, w, bias, out, scratch, plan):
+def small(x, second, bias, out, scratch, plan):
     """plan: the integers of `Small`, then the tables gather[cells], arow[rows], acol[depth], brow[depth], crow[rows],
     run_from[runs] and run_to[runs]. gather[i] is where padded cell i lies in x, -1 for a zero. `scratch` holds
-    the padded cells, then, with runs, the results.
+    the padded cells, the transposed operand, and, with runs, the results.
     """
     g = Small(
         plan[0], plan[1], plan[2], plan[3], plan[4], plan[5], plan[6], plan[7], plan[8], plan[9], plan[10], plan[11],
-        plan[12], plan[13], plan[14],
+        plan[12], plan[13], plan[14], plan[15], plan[16], plan[17],
     )  # fmt: skip
     item = x.itemsize
     gather = plan[HEADER : HEADER + g.cells]
@@ -60,6 +63,10 @@ def small(x, w, bias, out, scratch, plan):
     crow = brow + 8 * g.depth
     run_from = crow + 8 * g.rows
     given, padded = x.reshape(x.size), scratch[: g.cells]
+    other, after = address_of(second), address_of(scratch) + g.cells * item
+    if g.transpose:
+        call_address(g.transpose, (after, g.second_rows, other, g.second_cols, g.second_rows, g.second_cols))
+        other, after = after, after + g.second_rows * g.second_cols * item
     for part in range(g.parts):
         source = address_of(x) + part * g.x_part * item
         if g.cells:
@@ -68,8 +75,8 @@ def small(x, w, bias, out, scratch, plan):
                 padded[i] = image[gather[i]] if gather[i] >= 0 else 0
             source = address_of(scratch)
         target = address_of(out) + part * g.out_part * item
-        results = address_of(scratch) + g.cells * item if g.runs else target
-        a, b = (address_of(w), source) if g.weights_are_rows else (source, address_of(w))
+        results = after if g.runs else target
+        a, b = (other, source) if g.second_is_a else (source, other)
         for v in range(0, g.cols, g.tile_cols):
             for m in range(0, g.rows, g.tile_rows):
                 call_address(
@@ -85,7 +92,7 @@ def small(x, w, bias, out, scratch, plan):
                         crow + 8 * m,
                         min(g.tile_rows, g.rows - m),
                         min(g.tile_cols, g.cols - v),
-                        address_of(bias) + (m if g.weights_are_rows else v) * item,
+                        address_of(bias) + (m if g.second_is_a else v) * item,
                         g.flags,
                     ),
                 )

@@ -4,7 +4,8 @@ A pass is an object made once per problem and kept with the plan. It holds table
 be run by several Python threads at once. Every pass has
 
 * `cycles`: predicted cycles of one core, by which algorithms are compared;
-* `workspace`: bytes of scratch that a run takes at most, beside its operands and results.
+* `workspace`: bytes of scratch that a run takes at most, beside its operands and results;
+* optionally `spared`: cycles that it spares, compared with the others, outside of what `cycles` counts (in Python).
 
 Passes of the directions "forward" and "gradient_x" have
 
