@@ -41,6 +41,8 @@ def check_array(
     function: str, name: str, dtype: np.dtype, shape: tuple[int, ...], ndim: int | tuple[int, ...] | None = None
 ) -> None:
     """Raise what `array` raises for an array of that dtype and shape."""
+    if dtype in _FLOATS and len(shape) == ndim:
+        return
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise TypeError(
             f"{function}: {name} must hold float16, float32, float64, integers or booleans, got dtype {dtype}"

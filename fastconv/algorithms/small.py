@@ -24,9 +24,9 @@ _MOST_ENTRIES = 4096  # of all tables: 32 KB, so that the kept plans of small pr
 _MOST_WORK = 8  # times the work below which the thread pool is left alone: 3 million multiply-adds take 27 us
 _MOST_DEPTH = 512  # pixels in one sum of the gradient of w: longer ones need blocks to be accurate
 _CYCLES_PER_GATHERED = 3.0  # one number of the input brought to its padded place
-# This call, and what others take in Python around their launches (0.5 and 12 to 18 us measured).
+# This call, and what others take in Python around their launches (0.5 and 15 us measured).
 _CYCLES = 2_000
-_CYCLES_OF_OTHERS = 50_000
+_CYCLES_OF_OTHERS = 60_000
 _NOTHING = np.empty(0, np.int64)
 _NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
 
