@@ -1,4 +1,4 @@
-"""A whole pass of a small convolution or matrix product in one call on the calling thread.
+"""A whole pass of a small convolution or matrix product in one call.
 
     c[crow[m] + v] = sum over k of  a[arow[m] + acol[k]] * b[brow[k] + v],      m < rows, v < cols
 
@@ -7,15 +7,18 @@ for 1x3x8x8 and 8 filters 3x3 the arithmetic takes 0.2 us, handing over the twen
 One of a and b is the input, padded if need be, the other the second operand as it lies in memory (w, or `dout` for the
 gradient of w) or transposed.
 
-Contract: arrays are C-contiguous and of one float dtype; `out` may be uninitialised and overlaps no other. Nothing is
-parallel.
+Contract: arrays are C-contiguous and of one float dtype; `out` may be uninitialised and overlaps no other. With more
+than one slot there are no padded cells, runs or parts: a slot computes its share of the rows, or of the columns where
+it transposes the second operand, of which it then needs its own part only.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastconv._kernels.jit import jit
+from numba import intp, prange
+
+from fastconv._kernels.jit import Kernel, jit
 from fastconv._kernels.simd import address_of, call_address
 
 
@@ -46,7 +49,14 @@ HEADER = len(Small._fields)
 
 
 @jit
-def small(x, second, bias, out, scratch, plan):
+def _share(slot, slots, size, step):
+    """The slot's part of `size`, in whole steps but for the last."""
+    steps = (size + step - 1) // step
+    return slot * steps // slots * step, min((slot + 1) * steps // slots * step, size)
+
+
+@jit
+def _small(slot, slots, x, second, bias, out, scratch, plan):
     """plan: the integers of `Small`, then the tables gather[cells], arow[rows], acol[depth], brow[depth], crow[rows],
     run_from[runs] and run_to[runs]. gather[i] is where padded cell i lies in x, -1 for a zero. `scratch` holds
     the padded cells, the transposed operand, and, with runs, the results.
@@ -64,9 +74,23 @@ def small(x, second, bias, out, scratch, plan):
     run_from = crow + 8 * g.rows
     given, padded = x.reshape(x.size), scratch[: g.cells]
     other, after = address_of(second), address_of(scratch) + g.cells * item
+    row_begin, row_end, col_begin, col_end = 0, g.rows, 0, g.cols
     if g.transpose:
-        call_address(g.transpose, (after, g.second_rows, other, g.second_cols, g.second_rows, g.second_cols))
+        col_begin, col_end = _share(slot, slots, g.cols, g.tile_cols)
+        call_address(
+            g.transpose,
+            (
+                after + col_begin * item,
+                g.second_rows,
+                other + col_begin * g.second_cols * item,
+                g.second_cols,
+                col_end - col_begin,
+                g.second_cols,
+            ),
+        )
         other, after = after, after + g.second_rows * g.second_cols * item
+    else:
+        row_begin, row_end = _share(slot, slots, g.rows, g.tile_rows)
     for part in range(g.parts):
         source = address_of(x) + part * g.x_part * item
         if g.cells:
@@ -77,8 +101,8 @@ def small(x, second, bias, out, scratch, plan):
         target = address_of(out) + part * g.out_part * item
         results = after if g.runs else target
         a, b = (other, source) if g.second_is_a else (source, other)
-        for v in range(0, g.cols, g.tile_cols):
-            for m in range(0, g.rows, g.tile_rows):
+        for v in range(col_begin, col_end, g.tile_cols):
+            for m in range(row_begin, row_end, g.tile_rows):
                 call_address(
                     g.tile,
                     (
@@ -90,11 +114,20 @@ def small(x, second, bias, out, scratch, plan):
                         brow,
                         results + v * item,
                         crow + 8 * m,
-                        min(g.tile_rows, g.rows - m),
-                        min(g.tile_cols, g.cols - v),
+                        min(g.tile_rows, row_end - m),
+                        min(g.tile_cols, col_end - v),
                         address_of(bias) + (m if g.second_is_a else v) * item,
                         g.flags,
                     ),
                 )
         if g.runs:
             call_address(g.copy, (target, run_from + 8 * g.runs, results, run_from, g.runs, g.run_length, 1))
+
+
+@jit(parallel=True)
+def _small_parallel(slots, x, second, bias, out, scratch, plan):
+    for slot in prange(slots):
+        _small(intp(slot), slots, x, second, bias, out, scratch, plan)
+
+
+small = Kernel(_small, _small_parallel)

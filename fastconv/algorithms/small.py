@@ -1,7 +1,7 @@
 """Passes of small problems: one compiled call, all of its tables in one array made once per problem.
 
-A problem is small when one core has done it before a second one is awake, and its tables are short. Besides small
-convolutions these are the matrix products of a small network's last layers.
+A problem is small when its tables are short and it takes some microseconds. Besides small convolutions these are the
+matrix products of a small network's last layers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fastconv._kernels.register_tile import LANE_BIAS, RELU, ROW_BIAS, register_
 from fastconv._kernels.small import Small, small
 from fastconv.algorithms import costs
 from fastconv.algorithms.axes import ForwardAxis
+from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.tables import offsets
 from fastconv.problem import ConvProblem
 
@@ -27,6 +28,7 @@ _CYCLES_PER_GATHERED = 3.0  # one number of the input brought to its padded plac
 # This call, and what others take in Python around their launches (0.5 and 15 us measured).
 _CYCLES = 2_000
 _CYCLES_OF_OTHERS = 60_000
+_CYCLES_TO_SHARE = 36_000  # waking the pool, and what its threads take from each other: 5 to 14 us measured
 _NOTHING = np.empty(0, np.int64)
 _NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
 
@@ -42,7 +44,7 @@ def faster(pass_: Any, problem: ConvProblem, direction: str, threads: int, relu:
 
 
 class SmallPass:
-    """One pass of a small problem, run on the calling thread."""
+    """One pass of a small problem."""
 
     @staticmethod
     def declines(problem: ConvProblem, direction: str) -> bool:
@@ -92,17 +94,27 @@ class SmallPass:
         moved = gather.size * _CYCLES_PER_GATHERED + runs_from.size * costs.CYCLES_PER_RUN
         cycles = places["parts"] * (tile.cycles_for(arow.size, cols, acol.size) + moved) + _CYCLES
         cycles += second * costs.cycles_per_transposed(places["second_cols"] * itemsize)
-        self.cycles = cycles * threads  # predictions are compared as if all threads shared the work
+        shares = ceil_div(cols, tile.cols) if second else ceil_div(arow.size, tile.rows)
+        slots = 1 if gather.size or places["second_is_a"] else min(threads, shares)
+        shared = cycles / slots + _CYCLES_TO_SHARE
+        self._slots = slots if shared < cycles else 1
+        self.cycles = threads * min(cycles, shared)  # predictions are compared as if all threads shared the work
         self.spared = _CYCLES_OF_OTHERS * threads
         self.run = self._run_gradient_w if direction == "gradient_w" else self._run
 
     def _run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         """See `base`; the weights are read as they are."""
-        small(operand, w, bias, out, np.empty(self._scratch, w.dtype), self._plans[bias.size > 0])
+        self._launch(operand, w, bias, out, np.empty(self._scratch, w.dtype), self._plans[bias.size > 0])
 
     def _run_gradient_w(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
         """See `base`."""
-        small(x, dout, _NO_BIAS[x.dtype], dw, np.empty(self._scratch, x.dtype), self._plans[0])
+        self._launch(x, dout, _NO_BIAS[x.dtype], dw, np.empty(self._scratch, x.dtype), self._plans[0])
+
+    def _launch(self, *arrays: np.ndarray) -> None:
+        if self._slots == 1:
+            small.serial(0, 1, *arrays)
+        else:
+            runtime.run_on(small, min(runtime.slots_for(self.problem.multiply_adds), self._slots), *arrays)
 
 
 def _inside(padded: np.ndarray, before: int, size: int) -> np.ndarray:
