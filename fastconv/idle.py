@@ -41,24 +41,25 @@ def shorten_openmp() -> None:
         import numba.np.ufunc.omppool  # noqa: F401
 
 
-def _openblas_libraries() -> list[ctypes.CDLL]:
-    """The copies of OpenBLAS in this process (NumPy's and SciPy's)."""
+def _openblas_libraries() -> list[str]:
+    """Paths of the copies of OpenBLAS in this process (NumPy's and SciPy's)."""
     lines = Path("/proc/self/maps").read_text().splitlines()
-    paths = {line.split(maxsplit=5)[-1] for line in lines if "openblas" in line}
-    return [ctypes.CDLL(path) for path in paths if Path(path).is_file()]
+    paths = {Path(line.split(maxsplit=5)[-1]) for line in lines if "openblas" in line}
+    return [str(path) for path in sorted(paths) if "openblas" in path.name and path.is_file()]
 
 
 def shorten_openblas() -> None:
     """Have OpenBLAS read a short waiting time and stop its threads; the next product starts them again.
 
-    It does the same itself before a fork. Only while this is the one Python thread, so that none is inside a product.
+    It stops them itself before a fork. Only while this is the one Python thread, so that none is inside a product.
     """
     if "OPENBLAS_THREAD_TIMEOUT" in os.environ or not sys.platform.startswith("linux"):
         return
     if threading.active_count() > 1:
         return
-    with _variable("OPENBLAS_THREAD_TIMEOUT", OPENBLAS_TIMEOUT), contextlib.suppress(OSError, AttributeError):
-        for library in _openblas_libraries():
-            read, stop = library.openblas_read_env, library.blas_thread_shutdown_
-            read()
-            stop()
+    with _variable("OPENBLAS_THREAD_TIMEOUT", OPENBLAS_TIMEOUT), contextlib.suppress(OSError):
+        for path in _openblas_libraries():
+            library = ctypes.CDLL(path)
+            if hasattr(library, "openblas_read_env") and hasattr(library, "blas_thread_shutdown_"):
+                library.openblas_read_env()
+                library.blas_thread_shutdown_()

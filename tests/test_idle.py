@@ -41,7 +41,8 @@ read = []
 class Library:
     def openblas_read_env(self): read.append("read")
     def blas_thread_shutdown_(self): read.append("stop")
-idle._openblas_libraries = lambda: [Library()]
+idle._openblas_libraries = lambda: ["library"]
+idle.ctypes.CDLL = lambda path: Library()
 idle.shorten_openblas()
 import threading
 done = threading.Event()
