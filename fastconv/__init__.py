@@ -62,6 +62,7 @@ from fastconv.normalization import (
 from fastconv.padding import pad2d, pad2d_backward, pad2d_forward
 from fastconv.plan import conv2d_algorithms
 from fastconv.pooling import *
+from fastconv.prepared import prepare_conv2d
 from fastconv.regularization import dropout, dropout_backward, dropout_forward
 
 __all__ = [
@@ -103,6 +104,7 @@ __all__ = [
     "pad2d_backward",
     "pad2d_forward",
     "plots",
+    "prepare_conv2d",
     "relu",
     "relu_backward",
     "relu_forward",

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from fastconv import workspace
+
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
@@ -31,24 +33,34 @@ def array(function: str, name: str, value: Any, ndim: int | tuple[int, ...] | No
         raise TypeError(
             f"{function}: {name} must be an array of numbers, got {type(value).__name__} ({error})"
         ) from None
-    if result.dtype.kind not in "biuf" or result.dtype.itemsize > 8:
-        raise TypeError(
-            f"{function}: {name} must hold float16, float32, float64, integers or booleans, got dtype {result.dtype}"
-        )
-    ranks = (ndim,) if isinstance(ndim, int) else ndim
-    if ranks is not None and result.ndim not in ranks:
-        expected = " or ".join(map(str, ranks))
-        raise ValueError(f"{function}: {name} must have {expected} dimensions, got shape {result.shape}")
+    check_array(function, name, result.dtype, result.shape, ndim)
     return result
 
 
-def dtypes(*arrays: np.ndarray | None) -> tuple[np.dtype, np.dtype]:
-    """(dtype to compute in, dtype to return) for the given arrays.
+def check_array(
+    function: str, name: str, dtype: np.dtype, shape: tuple[int, ...], ndim: int | tuple[int, ...] | None = None
+) -> None:
+    """Raise what `array` raises for an array of that dtype and shape."""
+    if dtype in _FLOATS and len(shape) == ndim:
+        return
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise TypeError(
+            f"{function}: {name} must hold float16, float32, float64, integers or booleans, got dtype {dtype}"
+        )
+    ranks = (ndim,) if isinstance(ndim, int) else ndim
+    if ranks is not None and len(shape) not in ranks:
+        expected = " or ".join(map(str, ranks))
+        raise ValueError(f"{function}: {name} must have {expected} dimensions, got shape {shape}")
+
+
+def dtypes(*arrays: np.ndarray | np.dtype | None) -> tuple[np.dtype, np.dtype]:
+    """(dtype to compute in, dtype to return) for the given arrays or dtypes.
 
     float32 and float64 are computed as such, float16 in float32 and returned as float16; integers and booleans
     alone become float64.
     """
-    result = np.result_type(*[a.dtype for a in arrays if a is not None]).newbyteorder("=")
+    given = [a.dtype if isinstance(a, np.ndarray) else a for a in arrays if a is not None]
+    result = np.result_type(*given).newbyteorder("=")
     if result in _FLOATS:
         return result, result
     if result == np.float16:
@@ -71,6 +83,8 @@ def dense(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
     For kernels only, which never write into their operands: a read-only array comes back as a writeable view, since
     Numba would compile every kernel a second time for read-only ones.
     """
+    if value.dtype == dtype and value.flags.carray:  # what `require` finds out in ten times the time
+        return value
     result = np.require(value, dtype, ("C", "A"))
     return result if result.flags.writeable else np.asarray(_Unlocked(result))
 
@@ -172,7 +186,7 @@ def output_length(padded: int, kernel: int, stride: int, dilation: int = 1) -> i
 def output_array(function: str, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Check a caller's `out` array, or make a fresh one."""
     if out is None:
-        return np.empty(shape, dtype)
+        return workspace.empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{function}: out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:

@@ -2,117 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from itertools import permutations
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv import arguments, padding, runtime
+from fastconv import arguments, padding, runtime, workspace
 from fastconv._kernels.elementwise import relu_mask
 from fastconv._kernels.reduce import sum_pixels, sum_planes
 from fastconv.plan import Explanation, check_algorithm, explain, plan
 from fastconv.problem import LAYOUTS, ConvProblem
+from fastconv.settled import Settled, problem_of, settle
 
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-ACTIVATIONS = (None, "relu")
 _NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
 
 
-@dataclass(frozen=True)
-class ConvCache:
+class ConvCache(NamedTuple):
     """What `conv2d_backward` needs of a forward call; treat it as opaque.
 
     It keeps references to x, w and, for ReLU, the output (copies only where they had to be converted): changing them
     in place between forward and backward changes the gradients.
     """
 
-    problem: ConvProblem
-    algorithm: str
+    settled: Settled
     x: np.ndarray
     w: np.ndarray
     out: np.ndarray | None  # kept for ReLU only
     has_bias: bool
-    result_dtype: np.dtype
     pad_cache: Any
 
-
-def _problem(
-    function: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], dtype: np.dtype, stride: Any, pads: Any,
-    dilation: Any, groups: Any, layout: str,
-) -> ConvProblem:  # fmt: skip
-    """Check sizes against each other and normalise every loose form."""
-    stride = arguments.pair(function, "stride", stride, 1)
-    dilation = arguments.pair(function, "dilation", dilation, 1)
-    groups = arguments.integer(function, "groups", groups, 1)
-    pads = arguments.pads(function, pads)
-    if layout == "NHWC":
-        (N, H, W, C), (KH, KW, channels, F) = x_shape, w_shape
-    else:
-        (N, C, H, W), (F, channels, KH, KW) = x_shape, w_shape
-    if C % groups or F % groups:
-        raise ValueError(f"{function}: groups must divide channels and filters, got {groups} for {C} and {F}")
-    if channels * groups != C:
-        raise ValueError(
-            f"{function}: w has {channels} input channels per group, expected x's channels / groups = {C} / {groups} "
-            f"= {C // groups}"
-        )
-    if KH < 1 or KW < 1:
-        raise ValueError(f"{function}: w must have a kernel of at least 1x1, got {KH}x{KW}")
-    pads = arguments.resolve_pads(pads, (H, W), (KH, KW), stride, dilation)
-    # Strides past the end and the dilation of a single tap mean nothing, but tables grow with them.
-    stride = min(stride[0], max(H + sum(pads[0]), 1)), min(stride[1], max(W + sum(pads[1]), 1))
-    dilation = dilation[0] if KH > 1 else 1, dilation[1] if KW > 1 else 1
-    problem = ConvProblem(N, C, H, W, F, KH, KW, stride, pads, dilation, groups, layout, dtype)
-    if problem.OH < 1 or problem.OW < 1:
-        reach = (dilation[0] * (KH - 1) + 1, dilation[1] * (KW - 1) + 1)
-        raise ValueError(
-            f"{function}: the dilated kernel must not be larger than the padded input, got {reach[0]}x{reach[1]} "
-            f"for padded input {problem.padded[0]}x{problem.padded[1]}"
-        )
-    return problem
+    @property
+    def problem(self) -> ConvProblem:
+        return self.settled.problem
 
 
-def _run(
+def run_forward(
     function: str, x: Any, w: Any, b: Any, stride: Any, pads: Any, dilation: Any, groups: Any, padding_mode: str,
     layout: str, activation: str | None, algorithm: str, out: Any, keep: bool,
+    prepared: Callable[..., Any] | None = None,
 ) -> tuple[np.ndarray, ConvCache | None]:  # fmt: skip
-    x, w = arguments.array(function, "x", x, 4), arguments.array(function, "w", w, 4)
-    arguments.choice(function, "layout", layout, LAYOUTS)
-    arguments.choice(function, "activation", activation, ACTIVATIONS)
-    arguments.choice(function, "padding_mode", padding_mode, PADDING_MODES)
-    check_algorithm(function, algorithm)
-    if b is not None:
-        b = arguments.array(function, "b", b, 1)
-    dtype, result_dtype = arguments.dtypes(x, w, b)
-    problem = _problem(function, x.shape, w.shape, dtype, stride, pads, dilation, groups, layout)
-    if b is not None and b.shape != (problem.F,):
-        raise ValueError(f"{function}: b must have one number per filter, shape ({problem.F},), got {b.shape}")
-    x_given, pad_cache = x, None
+    """A forward call; `prepared(pass, w)` gives what the pass made of the weights beforehand."""
+    if type(x) is not np.ndarray:
+        x = arguments.array(function, "x", x)
+    if type(w) is not np.ndarray:
+        w = arguments.array(function, "w", w)
+    if b is not None and type(b) is not np.ndarray:
+        b = arguments.array(function, "b", b)
+    settled = settle(function, x, w, b, stride, pads, dilation, groups, padding_mode, layout, activation, algorithm)
+    problem, dtype, relu, given = settled.problem, settled.problem.dtype, settled.relu, x
     x, w = arguments.dense(x, dtype), arguments.dense(w, dtype)
     bias = _NO_BIAS[dtype] if b is None else arguments.dense(b, dtype)
-    if padding_mode != "zeros" and not problem.no_padding:
-        x, pad_cache = padding.pad2d_forward(x, problem.pads, mode=padding_mode, layout=layout)
-        problem = _problem(function, x.shape, w.shape, dtype, problem.stride, 0, problem.dilation, groups, layout)
+    pad_cache = None
+    if settled.copied_pads is not None:
+        x, pad_cache = padding.pad2d_forward(x, settled.copied_pads, mode=settled.padding_mode, layout=problem.layout)
 
-    result = arguments.output_array(function, out, problem.out_shape, result_dtype)
-    straight = result_dtype == dtype and result.flags.c_contiguous and result.flags.aligned and not (
-        out is not None and any(np.may_share_memory(result, a) for a in (x_given, x, w, bias))
-    )  # fmt: skip
-    computed = result if straight else np.empty(problem.out_shape, dtype)
-    relu = activation == "relu"
-    if not problem.empty:
-        plan(problem, "forward", algorithm, relu=relu).run(x, w, bias, computed)
-    else:
+    result = arguments.output_array(function, out, problem.out_shape, settled.result_dtype)
+    straight = settled.result_dtype == dtype and (
+        out is None
+        or (out.flags.carray and not any(np.may_share_memory(out, operand) for operand in (given, x, w, bias)))
+    )
+    computed = result if straight else workspace.empty(problem.out_shape, dtype)
+    if problem.empty:
         computed[...] = 0 if b is None else bias if problem.channels_last else bias[:, None, None]
         if relu:
             np.maximum(computed, 0, out=computed)
+    else:
+        work = plan(problem, "forward", settled.algorithm, relu=relu)
+        weights = None if prepared is None else prepared(work, w)
+        work.run(x, w, bias, computed, *(() if weights is None else (weights,)))
     if not straight:
         result[...] = computed
     if not keep:
         return result, None
-    cache = ConvCache(problem, algorithm, x, w, computed if relu else None, b is not None, result_dtype, pad_cache)
-    return result, cache
+    return result, ConvCache(settled, x, w, computed if relu else None, b is not None, pad_cache)
 
 
 def conv2d(
@@ -158,7 +121,7 @@ def conv2d(
            [6., 9., 9., 6.],
            [4., 6., 6., 4.]], dtype=float32)
     """
-    return _run(
+    return run_forward(
         "conv2d", x, w, b, stride, padding, dilation, groups, padding_mode, layout, activation, algorithm, out, False
     )[0]
 
@@ -178,7 +141,7 @@ def conv2d_forward(
     >>> dx.shape, dw.shape, db
     ((1, 2, 5, 5), (3, 2, 3, 3), array([9., 9., 9.]))
     """
-    result, cache = _run(
+    result, cache = run_forward(
         "conv2d_forward", x, w, b, stride, padding, dilation, groups, padding_mode, layout, activation, algorithm, out,
         True,
     )  # fmt: skip
@@ -186,8 +149,13 @@ def conv2d_forward(
     return result, cache
 
 
+_WRT = frozenset(names for count in range(4) for names in permutations(("x", "w", "b"), count))
+
+
 def check_wrt(function: str, wrt: Any) -> tuple[str, ...]:
     """`wrt` as a tuple of "x", "w", "b"."""
+    if type(wrt) is tuple and wrt in _WRT:
+        return wrt
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt) if isinstance(wrt, Iterable) else None
     if names is None:
         raise TypeError(f'{function}: wrt must be a sequence of "x", "w", "b", got {wrt!r}')
@@ -220,34 +188,35 @@ def conv2d_backward(
     if not isinstance(cache, ConvCache):
         raise TypeError(f"{function}: cache must come from conv2d_forward, got {type(cache).__name__}")
     wrt = check_wrt(function, wrt)
-    problem, dtype = cache.problem, cache.problem.dtype
+    problem, dtype = cache.settled.problem, cache.settled.problem.dtype
+    algorithm, result_dtype = cache.settled.algorithm, cache.settled.result_dtype
     dout = arguments.array(function, "dout", dout, 4)
     if dout.shape != problem.out_shape:
         raise ValueError(f"{function}: dout must have the output's shape {problem.out_shape}, got {dout.shape}")
     dout = arguments.dense(dout, dtype)
     if cache.out is not None:
-        masked = np.empty_like(dout)
+        masked = workspace.empty(dout.shape, dtype)
         runtime.launch(relu_mask, dout.size * 8, dout.reshape(-1), cache.out.reshape(-1), masked.reshape(-1))
         dout = masked
     dx = dw = db = None
     if "x" in wrt:
-        dx = np.empty(problem.x_shape, dtype)
+        dx = workspace.empty(problem.x_shape, dtype)
         if not problem.empty:
-            plan(problem, "gradient_x", cache.algorithm).run(dout, cache.w, _NO_BIAS[dtype], dx)
+            plan(problem, "gradient_x", algorithm).run(dout, cache.w, _NO_BIAS[dtype], dx)
         else:
             dx[...] = 0
         if cache.pad_cache is not None:
             dx = padding.pad2d_backward(dx, cache.pad_cache)
     if "w" in wrt:
-        dw = np.empty(problem.w_shape, dtype)
+        dw = workspace.empty(problem.w_shape, dtype)
         if not problem.empty:
-            plan(problem, "gradient_w", cache.algorithm).run(cache.x, dout, dw)
+            plan(problem, "gradient_w", algorithm).run(cache.x, dout, dw)
         else:
             dw[...] = 0
     if "b" in wrt and cache.has_bias:
         db = _bias_gradient(problem, dout)
-    if cache.result_dtype != dtype:
-        dx, dw, db = (None if d is None else d.astype(cache.result_dtype) for d in (dx, dw, db))
+    if result_dtype != dtype:
+        dx, dw, db = (None if d is None else d.astype(result_dtype) for d in (dx, dw, db))
     return dx, dw, db
 
 
@@ -305,8 +274,11 @@ def _channels(function: str, x: Any, layout: str, options: dict[str, Any]) -> in
 def explain_conv2d(
     x_shape: tuple[int, ...], w_shape: tuple[int, ...], *, dtype: Any = np.float32, stride: Any = 1, padding: Any = 0,
     dilation: Any = 1, groups: int = 1, layout: str = "NCHW", algorithm: str = "auto",
+    max_workspace: int | None = None,
 ) -> Explanation:  # fmt: skip
     """Say which algorithm would run each pass and why, the others' predictions, FLOPs and workspace bytes.
+
+    `max_workspace` is a bound in bytes to suppose instead of the setting (`fastconv.runtime.set_max_workspace`).
 
     Returns an `Explanation`: print it, or read its fields `chosen`, `predictions`, `flops`, `workspace`.
 
@@ -320,10 +292,12 @@ def explain_conv2d(
     check_algorithm(function, algorithm)
     x_shape = arguments.shape(function, "x_shape", x_shape, 4)
     w_shape = arguments.shape(function, "w_shape", w_shape, 4)
+    if max_workspace is not None:
+        max_workspace = arguments.integer(function, "max_workspace", max_workspace, 0)
     try:
         example = np.empty(0, dtype)
     except TypeError:
         raise TypeError(f"{function}: dtype must be a NumPy dtype, got {dtype!r}") from None
     compute = arguments.dtypes(arguments.array(function, "dtype", example))[0]
-    problem = _problem(function, x_shape, w_shape, compute, stride, padding, dilation, groups, layout)
-    return explain(problem, algorithm)
+    problem = problem_of(function, x_shape, w_shape, compute, stride, padding, dilation, groups, layout)
+    return explain(problem, algorithm, max_workspace)

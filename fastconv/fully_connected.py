@@ -6,12 +6,13 @@ alternating with a matrix product took 2 to 7 times as long.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from fastconv import arguments
-from fastconv.conv import ConvCache, conv2d_backward, conv2d_forward
+from fastconv.conv import ConvCache, conv2d_backward, run_forward
 
 
 class LinearCache(tuple[ConvCache, tuple[int, ...]]):
@@ -32,19 +33,27 @@ def linear_forward(x: Any, w: Any, b: Any = None, *, activation: str | None = No
     >>> out[0]
     array([12., 12., 12., 12., 12.])
     """
-    function = "linear"
+    x, w = _checked("linear", x, w, b)
+    D, M = w.shape
+    out, cache = run_forward(
+        "linear", x.reshape(len(x), 1, 1, D), w.reshape(1, 1, D, M), b, 1, 0, 1, 1, "zeros", "NHWC", activation, "auto",
+        None, True,
+    )  # fmt: skip
+    assert cache is not None
+    return out.reshape(len(x), M), LinearCache((cache, x.shape))
+
+
+def _checked(function: str, x: Any, w: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
     x, w = arguments.array(function, "x", x), arguments.array(function, "w", w, 2)
     if x.ndim < 1:
         raise ValueError(f"{function}: x must have a batch axis, got shape {x.shape}")
     D, M = w.shape
-    features = int(np.prod(x.shape[1:]))
+    features = math.prod(x.shape[1:])
     if features != D:
         raise ValueError(f"{function}: x has {features} features (shape {x.shape}), expected w's rows, {D}")
     if b is not None and np.shape(b) != (M,):
         raise ValueError(f"{function}: b must have shape ({M},), got {np.shape(b)}")
-    flat = x.reshape(len(x), 1, 1, D)
-    out, cache = conv2d_forward(flat, w.reshape(1, 1, D, M), b, layout="NHWC", activation=activation)
-    return out.reshape(len(x), M), LinearCache((cache, x.shape))
+    return x, w
 
 
 def linear(x: Any, w: Any, b: Any = None, *, activation: str | None = None) -> np.ndarray:

@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 
 from fastconv import arguments
+from fastconv._kernels.losses import softmax_cross_entropy as _fused
+
+# Up to here one pass with scalar exponentials takes less than NumPy's dozen calls.
+_FUSED_SIZE = 8192
 
 
 def _scores_and_labels(function: str, scores: Any, y: Any) -> tuple[np.ndarray, np.ndarray, np.dtype]:
@@ -48,6 +52,18 @@ def softmax_cross_entropy(scores: Any, y: Any) -> tuple[float, np.ndarray]:
     >>> round(loss, 4), dscores[0].tolist()
     (0.3466, [-0.25, 0.25])
     """
+    scores, y = arguments.array("softmax_cross_entropy", "scores", scores, 2), np.asarray(y)
+    if (
+        0 < scores.size <= _FUSED_SIZE
+        and scores.dtype.kind == "f"
+        and y.dtype.kind in "iu"
+        and y.shape == scores.shape[:1]
+    ):
+        dtype, result_dtype = arguments.dtypes(scores)
+        dscores = np.empty(scores.shape, dtype)
+        loss = _fused(arguments.dense(scores, dtype), arguments.dense(y, np.dtype(np.intp)), dscores)
+        if loss != -1:
+            return loss, dscores.astype(result_dtype, copy=False)
     scores, y, result_dtype = _scores_and_labels("softmax_cross_entropy", scores, y)
     N = len(scores)
     if not N:

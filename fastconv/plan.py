@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from fastconv import runtime
 from fastconv.algorithms import ALGORITHMS, PASSES, Algorithm
+from fastconv.pieces import ImagesInPieces, SumInPieces
 from fastconv.problem import ConvProblem
 
 CLASSES = ("auto", "fast")  # direct-class accuracy only; also algorithms with larger rounding errors
@@ -60,11 +62,10 @@ def candidates(problem: ConvProblem, direction: str, threads: int, relu: bool = 
 def choose(offers: Sequence[Candidate], accuracy: str) -> Candidate:
     """The offer predicted fastest among those whose accuracy is admitted; ties go to the earlier one."""
     admitted = [o for o in offers if not o.declined and (accuracy == "fast" or o.algorithm.exact)]
-    return min(admitted, key=lambda offer: offer.work.cycles)
+    return min(admitted, key=lambda offer: offer.work.cycles - getattr(offer.work, "spared", 0))
 
 
-@lru_cache(maxsize=PLANS_KEPT)
-def _cached(problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool) -> Candidate:
+def _chosen(problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool) -> Candidate:
     offers = candidates(problem, direction, threads, relu)
     if algorithm in CLASSES:
         return choose(offers, algorithm)
@@ -76,14 +77,53 @@ def _cached(problem: ConvProblem, direction: str, algorithm: str, threads: int, 
     return choose(offers, "auto")  # a named algorithm serves the passes it supports
 
 
-def plan(problem: ConvProblem, direction: str, algorithm: str, *, relu: bool = False) -> Any:
+def _within(
+    bound: int, best: Candidate, problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool
+) -> Candidate:
+    """As many images at a time as keep the workspace within `bound`; the whole batch if not even one image does.
+
+    What one image needs is weights brought into another form, and cutting the batch would only repeat that.
+    """
+    summed = direction == "gradient_w"
+    dw_bytes = math.prod(problem.w_shape) * problem.dtype.itemsize if summed else 0
+    images = problem.N
+    while images > 1:
+        images = -(-images // 2)
+        part = _chosen(replace(problem, N=images), direction, algorithm, threads, relu)
+        if part.work.workspace + dw_bytes <= bound:
+            left = problem.N % images
+            rest = _chosen(replace(problem, N=left), direction, algorithm, threads, relu).work if left else None
+            sizes = problem.N, images, part.work, rest
+            return replace(part, work=SumInPieces(*sizes, dw_bytes) if summed else ImagesInPieces(*sizes))
+    return best
+
+
+@lru_cache(maxsize=PLANS_KEPT)
+def _cached(
+    problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool, max_workspace: int
+) -> Candidate:
+    best = _chosen(problem, direction, algorithm, threads, relu)
+    if best.work.workspace <= max_workspace:
+        return best
+    return _within(max_workspace, best, problem, direction, algorithm, threads, relu)
+
+
+def plan(
+    problem: ConvProblem, direction: str, algorithm: str, *, relu: bool = False, max_workspace: int | None = None
+) -> Any:
     """The pass that runs `direction` of a problem on the current number of threads.
+
+    Parameters
+    ----------
+    max_workspace : bytes of scratch memory it may use (default: the setting of `fastconv.runtime`). A pass that would
+        use more runs on some images of the batch at a time.
 
     Raises
     ------
     ValueError : a named algorithm does not support the forward pass of this problem.
     """
-    return _cached(problem, direction, algorithm, runtime.get_num_threads(), relu).work
+    bound = runtime.get_max_workspace() if max_workspace is None else max_workspace
+    return _cached(problem, direction, algorithm, runtime.get_num_threads(), relu, bound).work
 
 
 @dataclass(frozen=True)
@@ -120,14 +160,15 @@ class Explanation:
 NOMINAL_GHZ = 4.0
 
 
-def explain(problem: ConvProblem, algorithm: str) -> Explanation:
+def explain(problem: ConvProblem, algorithm: str, max_workspace: int | None = None) -> Explanation:
     """Which algorithm would run each pass of a problem, and what the others predict."""
+    bound = runtime.get_max_workspace() if max_workspace is None else max_workspace
     if problem.empty:
         return Explanation(problem, 0, dict.fromkeys(PASSES, "none"), {d: {} for d in PASSES}, dict.fromkeys(PASSES, 0))
     threads = runtime.get_num_threads()
     chosen, predictions, workspace = {}, {}, {}
     for direction in PASSES:
-        best = _cached(problem, direction, algorithm, threads, False)
+        best = _cached(problem, direction, algorithm, threads, False, bound)
         chosen[direction] = best.algorithm.name
         workspace[direction] = int(best.work.workspace)
         predictions[direction] = {

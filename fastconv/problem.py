@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,11 +30,20 @@ class ConvProblem:
     layout: str
     dtype: np.dtype
 
-    @property
+    # Plans are looked up by their problem in every call; computing this anew costs as much as the rest of the look-up.
+    @cached_property
+    def _hash(self) -> int:
+        sizes = self.N, self.C, self.H, self.W, self.F, self.KH, self.KW
+        return hash((sizes, self.stride, self.pads, self.dilation, self.groups))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
     def OH(self) -> int:
         return output_length(self.padded[0], self.KH, self.stride[0], self.dilation[0])
 
-    @property
+    @cached_property
     def OW(self) -> int:
         return output_length(self.padded[1], self.KW, self.stride[1], self.dilation[1])
 
@@ -59,27 +69,27 @@ class ConvProblem:
     def taps(self) -> int:
         return self.KH * self.KW
 
-    @property
+    @cached_property
     def multiply_adds(self) -> int:
         """Multiply-adds of one pass, padding counted."""
         return self.N * self.OH * self.OW * self.F * self.group_channels * self.taps
 
-    @property
+    @cached_property
     def empty(self) -> bool:
         """Whether no number of x meets one of w: no images, channels, filters or pixels."""
         return self.multiply_adds == 0 or self.H * self.W == 0
 
-    @property
+    @cached_property
     def x_shape(self) -> tuple[int, ...]:
         return (self.N, self.H, self.W, self.C) if self.channels_last else (self.N, self.C, self.H, self.W)
 
-    @property
+    @cached_property
     def w_shape(self) -> tuple[int, ...]:
         if self.channels_last:
             return self.KH, self.KW, self.group_channels, self.F
         return self.F, self.group_channels, self.KH, self.KW
 
-    @property
+    @cached_property
     def out_shape(self) -> tuple[int, ...]:
         return (self.N, self.OH, self.OW, self.F) if self.channels_last else (self.N, self.F, self.OH, self.OW)
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fastconv import idle
+
 
 def _preload_tbb() -> None:
     """Make pip's `tbb` findable: it lies in <prefix>/lib, where Numba's own look-up does not reach."""
@@ -23,6 +25,8 @@ def _preload_tbb() -> None:
 
 
 _preload_tbb()
+idle.shorten_openmp()
+idle.shorten_openblas()
 
 import numba  # noqa: E402  (after tbb is loaded)
 from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
@@ -37,6 +41,8 @@ SERIAL_BELOW = 400_000
 _MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 _threads = _MOST_THREADS
 _threads_here: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastconv_threads", default=None)
+
+_max_workspace = 64 * 2**20
 
 _launch_lock = threading.Lock()
 _layer: str | None = None  # Numba's threading layer, known from the first parallel launch on
@@ -118,6 +124,29 @@ def num_threads(n: int) -> Iterator[None]:
         _threads_here.reset(token)
 
 
+def set_max_workspace(nbytes: int) -> None:
+    """Set how many bytes of scratch memory a pass of a convolution may use, in all Python threads (64 MiB at first).
+
+    Padded copies, packed weights and transforms count; operands and results do not. A pass that would use more runs on
+    some images of the batch at a time; it uses more only where one image does.
+
+    Raises
+    ------
+    ValueError : `nbytes` is negative. TypeError : it is no integer.
+    """
+    global _max_workspace
+    if isinstance(nbytes, bool) or not hasattr(nbytes, "__index__"):
+        raise TypeError(f"max_workspace must be an integer, got {type(nbytes).__name__}")
+    if nbytes.__index__() < 0:
+        raise ValueError(f"max_workspace must be at least 0 bytes, got {nbytes}")
+    _max_workspace = nbytes.__index__()
+
+
+def get_max_workspace() -> int:
+    """How many bytes of scratch memory a pass of a convolution may use."""
+    return _max_workspace
+
+
 def slots_for(work: float) -> int:
     """How many slots to split `work` (multiply-adds, or elements moved times 8) over."""
     if work < SERIAL_BELOW or _serial_after_fork:
@@ -178,7 +207,9 @@ def show_config() -> dict[str, Any]:
 
     import fastconv
 
-    thread_variables = ("OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT", "OMP_NUM_THREADS", "NUMBA_THREADING_LAYER")
+    thread_variables = (
+        "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT", "OMP_NUM_THREADS", "NUMBA_THREADING_LAYER",
+    )  # fmt: skip
     settings = {
         "fastconv": fastconv.__version__,
         "numba": numba.__version__,
@@ -189,6 +220,7 @@ def show_config() -> dict[str, Any]:
         "threads": get_num_threads(),
         "threading layer": _layer or "not started",
         "serial after fork": _serial_after_fork,
+        "max workspace": get_max_workspace(),
         "kernel cache": str(jit.CACHE_DIRECTORY) if jit.CACHE_DIRECTORY else "none: no writable folder",
         "environment": {name: os.environ[name] for name in thread_variables if name in os.environ},
     }

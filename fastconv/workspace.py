@@ -1,19 +1,26 @@
-"""Scratch memory that outlives a call: fresh pages cost up to 5 ms for 26 MB, so buffers are kept and reused."""
+"""Memory that outlives its use: fresh pages cost up to 5 ms for 26 MB, so buffers of scratch and results are kept."""
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+from collections import deque
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 ALIGNMENT = 64  # one cache line, one AVX-512 register
 KEEP_BYTES = 64 * 2**20  # buffers beyond this are given back to the system
+RECYCLED_BYTES = 64 * 1024  # a result's memory costs 3 us to recycle, and 0.3 to 0.7 us per fresh page of 4 KB
 
 _lock = threading.Lock()
 _free: list[np.ndarray] = []  # longest unused first
 _free_bytes = 0
+# Memory of results that are gone. Their last reference may go at any moment, inside a locked section too, and an
+# append needs no lock.
+_dropped: deque[np.ndarray] = deque()
 
 
 def _forget_after_fork() -> None:
@@ -21,6 +28,7 @@ def _forget_after_fork() -> None:
     global _lock, _free_bytes
     _lock = threading.Lock()
     _free.clear()
+    _dropped.clear()
     _free_bytes = 0
 
 
@@ -28,33 +36,74 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)
 
 
-def _borrow(nbytes: int) -> np.ndarray:
+def _borrow(nbytes: int, most: int) -> np.ndarray:
+    """A kept buffer of `nbytes` to `most` bytes, the latest used first (the caches may still hold it), or a new one."""
     global _free_bytes
     with _lock:
-        for i, buffer in enumerate(_free):
-            if nbytes <= buffer.nbytes <= 2 * nbytes + 4096:
-                _free_bytes -= buffer.nbytes
+        _collect()
+        for i in range(len(_free) - 1, -1, -1):
+            if nbytes <= _free[i].nbytes <= most:
+                _free_bytes -= _free[i].nbytes
                 return _free.pop(i)
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + nbytes]
 
 
-def _give_back(buffers: list[np.ndarray]) -> None:
+def _keep(buffer: np.ndarray) -> None:
+    """Add a buffer to the free ones; the lock is held."""
     global _free_bytes
+    if buffer.nbytes > KEEP_BYTES:
+        return
+    while _free_bytes + buffer.nbytes > KEEP_BYTES:
+        _free_bytes -= _free.pop(0).nbytes
+    _free.append(buffer)
+    _free_bytes += buffer.nbytes
+
+
+def _collect() -> None:
+    """Keep the memory of results that are gone; the lock is held."""
+    while _dropped:
+        _keep(_dropped.popleft())
+
+
+def _give_back(buffers: list[np.ndarray]) -> None:
     with _lock:
         for buffer in buffers:
-            if buffer.nbytes > KEEP_BYTES:
-                continue
-            while _free_bytes + buffer.nbytes > KEEP_BYTES:
-                _free_bytes -= _free.pop(0).nbytes
-            _free.append(buffer)
-            _free_bytes += buffer.nbytes
+            _keep(buffer)
 
 
 def held_bytes() -> int:
-    """Bytes of scratch memory kept for the next calls."""
+    """Bytes of memory kept for the next calls."""
+    with _lock:
+        _collect()
     return _free_bytes
+
+
+class _Lease:
+    """Owns the memory of a result until the last array that shares it is gone."""
+
+    __slots__ = ("__array_interface__", "_buffer")
+
+    def __init__(self, buffer: np.ndarray, shape: tuple[int, ...], dtype: np.dtype):
+        self._buffer = buffer
+        self.__array_interface__ = {
+            "data": (buffer.ctypes.data, False), "shape": shape, "typestr": dtype.str, "version": 3,
+        }  # fmt: skip
+
+    def __del__(self, drop: Any = _dropped.append) -> None:
+        drop(self._buffer)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array for a result, as `np.empty` gives it; memory of a large one is used again afterwards.
+
+    A training step of LeNet-5 with 64 images met 980 page faults in its results, 0.5 of 2.5 ms.
+    """
+    size = dtype.itemsize * math.prod(shape)
+    if not RECYCLED_BYTES <= size <= KEEP_BYTES:
+        return np.empty(shape, dtype)
+    return np.asarray(_Lease(_borrow(size, size + size // 8), shape, dtype))
 
 
 class Scratch:
@@ -79,6 +128,7 @@ class Scratch:
         size = dtype.itemsize
         for length in shape:
             size *= length
-        buffer = _borrow(max(size, ALIGNMENT))
+        size_taken = max(size, ALIGNMENT)
+        buffer = _borrow(size_taken, 2 * size_taken + 4096)
         self._buffers.append(buffer)
         return buffer[:size].view(dtype).reshape(shape)

@@ -15,9 +15,9 @@ import numpy as np
 from conv_cases import BY_NAME, LAYOUTS, filters, images, normal, use_tiny_blocks
 
 import fastconv
-from fastconv import runtime
+from fastconv import runtime, workspace
 from fastconv._kernels.jit import Kernel
-from fastconv.catalogue import EDGES
+from fastconv.catalogue import EDGES, Case
 from fastconv.plan import conv2d_algorithms
 from fastconv.workspace import Scratch
 
@@ -29,6 +29,8 @@ def guard_everything() -> None:
     """Guard the arguments of all kernels; poison what the library's modules get when they ask for memory."""
     take = Scratch.take
     Scratch.take = lambda self, shape, dtype: guarded.poison(take(self, shape, dtype))
+    empty = workspace.empty
+    workspace.empty = lambda shape, dtype: guarded.poison(empty(shape, dtype))
     modules = [module for name, module in sys.modules.items() if name.startswith("fastconv.")]
     for kernel in {id(k): k for m in modules for k in vars(m).values() if isinstance(k, Kernel)}.values():
         kernel.serial, kernel.parallel = GUARD.wrap(kernel.serial), GUARD.wrap(kernel.parallel)
@@ -64,6 +66,19 @@ def check(name: str, side: str, call: Callable, *arrays: np.ndarray) -> None:
 SELECTED = ("large plane", "resnet first 7x7 s2", "resnet 64 3x3 56", "resnet 64-256 1x1 56", "lenet first 5x5 28")
 
 
+def small(side: str, dtype: str) -> None:
+    """The catalogue's small problems as "auto" runs them, on one thread and on all."""
+    for threads in (1, runtime.get_num_threads()):
+        runtime.set_num_threads(threads)
+        for case in EDGES:
+            for layout in LAYOUTS:
+                check_passes(case, layout, "auto", side, dtype, threads)
+        for rows, features, outputs in ((64, 120, 84), (9, 84, 10), (64, 300, 120)):
+            x, w, b = normal(1, (rows, features)), normal(2, (features, outputs)), normal(3, (outputs,))
+            name = f"linear {rows}x{features}x{outputs}, {threads} threads"
+            check(name, side, guard_calls.multiplied, *(a.astype(dtype) for a in (x, w, b)))
+
+
 def convolutions(side: str, dtype: str) -> None:
     """Each pass of each algorithm, in both layouts: whole on one thread, then cut into many pieces for all."""
     runtime.SERIAL_BELOW = 0
@@ -73,25 +88,30 @@ def convolutions(side: str, dtype: str) -> None:
             use_tiny_blocks()
         for case in (*EDGES, *map(BY_NAME.__getitem__, SELECTED)):
             for layout in LAYOUTS:
-                x, w = images(normal(1, case.x_shape()), layout), filters(normal(2, case.w_shape()), layout)
-                b = normal(3, (case.F,))
                 for algorithm in conv2d_algorithms():
-                    options = {"layout": layout, "algorithm": algorithm, "activation": "relu", **case.options}
+                    check_passes(case, layout, algorithm, side, dtype, threads)
 
-                    def run(x, w, b, options=options):
-                        out = fastconv.conv2d(x, w, b, **options)
-                        guarded_out = guarded.allocate(out.shape, out.dtype, side)
-                        cache = fastconv.conv2d_forward(x, w, b, out=guarded_out, **options)[1]
-                        dout = guarded.copy(np.cos(np.arange(out.size)).astype(out.dtype).reshape(out.shape), side)
-                        return out, guarded_out, fastconv.conv2d_backward(dout, cache)
 
-                    try:
-                        fastconv.conv2d(x.astype(dtype), w.astype(dtype), **options)
-                    except ValueError as error:
-                        assert "cannot run this problem" in str(error)
-                        continue
-                    name = f"{case.name}, {algorithm}, {layout}, {dtype}, {threads} threads"
-                    check(name, side, run, *(a.astype(dtype) for a in (x, w, b)))
+def check_passes(case: Case, layout: str, algorithm: str, side: str, dtype: str, threads: int) -> None:
+    """Forward and backward of one case, unless the algorithm declines it."""
+    x, w = images(normal(1, case.x_shape()), layout), filters(normal(2, case.w_shape()), layout)
+    b = normal(3, (case.F,))
+    options = {"layout": layout, "algorithm": algorithm, "activation": "relu", **case.options}
+
+    def run(x, w, b):
+        out = fastconv.conv2d(x, w, b, **options)
+        guarded_out = guarded.allocate(out.shape, out.dtype, side)
+        cache = fastconv.conv2d_forward(x, w, b, out=guarded_out, **options)[1]
+        dout = guarded.copy(np.cos(np.arange(out.size)).astype(out.dtype).reshape(out.shape), side)
+        return out, guarded_out, fastconv.conv2d_backward(dout, cache)
+
+    try:
+        fastconv.conv2d(x.astype(dtype), w.astype(dtype), **options)
+    except ValueError as error:
+        assert "cannot run this problem" in str(error)
+        return
+    name = f"{case.name}, {algorithm}, {layout}, {dtype}, {threads} threads"
+    check(name, side, run, *(a.astype(dtype) for a in (x, w, b)))
 
 
 def others(side: str, dtype: str) -> None:
@@ -118,7 +138,7 @@ def one_too_many(side: str, dtype: str) -> None:
     print("outside", flush=True)
 
 
-SECTIONS = {"convolutions": convolutions, "others": others, "one_too_many": one_too_many}
+SECTIONS = {"convolutions": convolutions, "small": small, "others": others, "one_too_many": one_too_many}
 
 if __name__ == "__main__":
     faulthandler.enable()

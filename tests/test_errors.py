@@ -214,3 +214,20 @@ def test_linear_backward():
         linear_backward(np.ones((2, 3)), CACHE)
     with pytest.raises(ValueError, match="wrt must be one of"):
         linear_backward(np.ones((2, 3)), cache, wrt="q")
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, np.float32(1), (1.0, 1), (True, 1), [1, np.bool_(True)]])
+@pytest.mark.parametrize("name", ["stride", "dilation", "padding"])
+def test_what_equals_a_right_value_is_not_taken_for_it(name, wrong):
+    """A call of this form is remembered, under a key that 1.0 and True would find."""
+    x, w = np.ones((1, 2, 5, 5)), np.ones((3, 2, 3, 3))
+    for right in (1, (1, 1)):
+        conv2d(x, w, **{name: right})
+    with pytest.raises(TypeError, match=f"conv2d: {name} must be an integer"):
+        conv2d(x, w, **{name: wrong})
+
+
+@pytest.mark.parametrize("name", ["layout", "padding_mode", "activation", "algorithm"])
+def test_names_without_a_hash(name):
+    with pytest.raises(TypeError, match=f"conv2d: {name} must be"):
+        conv2d(np.ones((1, 2, 5, 5)), np.ones((3, 2, 3, 3)), **{name: ["relu"]})

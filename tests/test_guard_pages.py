@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect"
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("section", ["convolutions", "others"])
+@pytest.mark.parametrize("section", ["convolutions", "small", "others"])
 def test_nothing_outside_is_touched(section, side, dtype):
     child = children.run(children.TESTS / "guard_child.py", section, side, dtype)
     last = child.stdout.splitlines()[-1:]

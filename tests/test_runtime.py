@@ -131,3 +131,47 @@ def test_scratch_is_given_back_after_an_error(empty_pool):
 def test_a_large_problem_keeps_little_scratch(empty_pool):
     fastconv.conv2d(np.ones((4, 32, 128, 128), np.float32), np.ones((32, 32, 3, 3), np.float32), padding=1)
     assert workspace.held_bytes() <= workspace.KEEP_BYTES
+
+
+def test_memory_of_large_results_is_used_again(empty_pool):
+    dtype = np.dtype(np.float32)
+    places = set()
+    for _ in range(4):
+        result = workspace.empty((64, 64, 32), dtype)
+        assert result.shape == (64, 64, 32) and result.dtype == dtype
+        assert result.flags.carray and type(result) is np.ndarray
+        places.add(result.ctypes.data)
+        view = result[1:].T
+        del result
+        assert workspace.held_bytes() == 0  # a view still needs it
+        del view
+        assert workspace.held_bytes() == 64 * 64 * 32 * 4
+    assert len(places) == 1
+    fits = workspace.empty((64, 64, 31), dtype)
+    assert fits.ctypes.data in places and fits.nbytes < 64 * 64 * 32 * 4
+    assert (
+        workspace.empty((64, 64, 20), dtype).ctypes.data not in places
+    )  # a result must not hold much more than it needs
+
+
+def test_results_do_not_share_memory(empty_pool):
+    x, w = np.ones((4, 16, 40, 40), np.float32), np.ones((16, 16, 3, 3), np.float32)
+    results = [fastconv.conv2d(x * i, w) for i in range(5)]
+    for i, result in enumerate(results):
+        assert (result == 144 * i).all()
+        assert not any(np.may_share_memory(result, other) for other in results[:i])
+
+
+def test_results_are_dropped_by_many_threads(empty_pool):
+    def work():
+        for size in (70, 90, 110) * 30:
+            array = workspace.empty((size, 400), np.dtype(np.float32))
+            array[...] = size
+            assert (array == size).all()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert workspace.held_bytes() == sum(buffer.nbytes for buffer in workspace._free) <= workspace.KEEP_BYTES

@@ -4,16 +4,18 @@ A pass is an object made once per problem and kept with the plan. It holds table
 be run by several Python threads at once. Every pass has
 
 * `cycles`: predicted cycles of one core, by which algorithms are compared;
-* `workspace`: bytes of scratch that a run takes at most, beside its operands and results.
+* `workspace`: bytes of scratch that a run takes at most, beside its operands and results;
+* optionally `spared`: cycles that it spares, compared with the others, outside of what `cycles` counts (in Python).
 
 Passes of the directions "forward" and "gradient_x" have
 
-* `run(operand, w, bias, out, prepared=None)`: operand is x, or dout for the gradient of x; all arrays C-contiguous in
-  the problem's layout and dtype, bias (F,) or empty. `out` may be uninitialised and overlaps no operand.
+* `run(operand, w, bias, out)`: operand is x, or dout for the gradient of x; all arrays C-contiguous in the problem's
+  layout and dtype, bias (F,) or empty. `out` may be uninitialised and overlaps no operand.
 * optionally `prepare(w)`: the weights packed or transformed as `run` would do it in every call, or None where that
-  saves nothing. Given back as `prepared`, it makes `run` skip that work; the results are bit-identical, and w is not
-  read. It is an opaque object, owned by the caller and only read by `run`; it serves every pass made with the same
-  arguments. It must not alias w, which the caller may change, nor memory of the scratch pool.
+  saves nothing. Given back as `run(operand, w, bias, out, prepared)`, it makes `run` skip that work; the results are
+  bit-identical, and w is not read. It is an opaque object, owned by the caller and only read by `run`; it serves
+  every pass made with the same arguments. It must not alias w, which the caller may change, nor memory of the scratch
+  pool.
 
 Passes of the direction "gradient_w" have
 

@@ -5,6 +5,9 @@ Vectors run over filters or over output pixels, whichever is predicted to waste 
 
 from __future__ import annotations
 
+from typing import Any
+
+from fastconv.algorithms import small
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.over_filters import OverFiltersPass
 from fastconv.algorithms.over_pixels import OverPixelsPass
@@ -20,17 +23,18 @@ def _cheaper(problem: ConvProblem, threads: int, gradient: bool, relu: bool) -> 
     return over_filters if over_filters.cycles <= over_pixels.cycles else over_pixels
 
 
-def _forward(problem: ConvProblem, threads: int, relu: bool) -> OverFiltersPass | OverPixelsPass:
-    return _cheaper(problem, threads, False, relu)
+def _forward(problem: ConvProblem, threads: int, relu: bool) -> Any:
+    return small.faster(_cheaper(problem, threads, False, relu), problem, "forward", threads, relu)
 
 
-def _gradient_x(problem: ConvProblem, threads: int) -> OverFiltersPass | OverPixelsPass:
-    return _cheaper(problem, threads, True, False)
+def _gradient_x(problem: ConvProblem, threads: int) -> Any:
+    return small.faster(_cheaper(problem, threads, True, False), problem, "gradient_x", threads)
 
 
-def _gradient_w(problem: ConvProblem, threads: int) -> WeightGradientPass:
+def _gradient_w(problem: ConvProblem, threads: int) -> Any:
     arrangements = [WeightGradientPass(problem, threads, rows_are_taps=rows, packed=False) for rows in (True, False)]
-    return min(arrangements, key=lambda arrangement: arrangement.cycles)
+    cheapest = min(arrangements, key=lambda arrangement: arrangement.cycles)
+    return small.faster(cheapest, problem, "gradient_w", threads)
 
 
 ALGORITHM = Algorithm("direct", "reads the padded input in place", _forward, _gradient_x, _gradient_w)

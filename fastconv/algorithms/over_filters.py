@@ -20,6 +20,9 @@ from fastconv.algorithms.tables import offsets
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
+# Rows of tiles up to which weights are read where they lie: packing them costs as much as using them.
+_UNPACKED_TILES = 2
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -134,13 +137,19 @@ class OverFiltersPass:
         pixels = self.images * max(launch.geometry.rows * launch.geometry.cols for launch in launches)
         self.tile = best_tile(max(pixels, 1), self.weights.filters, itemsize)
         self.panels = ceil_div(self.weights.filters, self.tile.cols)
+        self.in_place = (
+            problem.channels_last
+            and not gradient
+            and problem.groups == 1
+            and pixels <= _UNPACKED_TILES * self.tile.rows
+        )
         self.launches = [self._sized(launch, int(relu)) for launch in launches]
         self.copy, self.transpose = copy_block(itemsize), transpose_block(itemsize)
         self.drow = np.arange(self.weights.rows) * self.tile.cols
         self.srow = np.arange(self.weights.rows) * self.weights.stride
         self.result_rows = np.arange(self.tile.rows) * self.tile.cols
         self.panels_shape = problem.groups, self.panels, self.weights.depth, self.tile.cols
-        panel_bytes = math.prod(self.panels_shape) * itemsize
+        panel_bytes = 0 if self.in_place else math.prod(self.panels_shape) * itemsize
         self.workspace = (
             self.images * image_bytes + panel_bytes + threads * max(self._slot_bytes(g.geometry) for g in self.launches)
         )
@@ -165,11 +174,13 @@ class OverFiltersPass:
         if self.packed:
             run = launch.acol.size // max(launch.runs.size, 1)
         geometry = g._replace(
-            images=self.images, w_panel=self.weights.depth * tile.cols, tile_rows=tile.rows, tile_cols=tile.cols,
+            images=self.images, w_panel=(1 if self.in_place else self.weights.depth) * tile.cols,
+            tile_rows=tile.rows, tile_cols=tile.cols,
             chunk=chunk, share=share, depth_block=min(depth, costs.DEPTH_BLOCK), run_length=run, relu=relu,
         )  # fmt: skip
         acol = np.arange(launch.acol.size) if self.packed else launch.acol
-        return Launch(acol, launch.steps * tile.cols, launch.runs, geometry)
+        steps = launch.steps * (self.weights.stride if self.in_place else tile.cols)
+        return Launch(acol, steps, launch.runs, geometry)
 
     def _slot_bytes(self, g: OverFilters) -> int:
         numbers = (self.launches[0].acol.size if self.packed else 0) + (g.tile_cols if g.out_filter != 1 else 0)
@@ -187,8 +198,10 @@ class OverFiltersPass:
             cycles += pixels * g.filters * p.groups * each
         return cycles
 
-    def prepare(self, w: np.ndarray) -> np.ndarray:
+    def prepare(self, w: np.ndarray) -> np.ndarray | None:
         """Weights as panels, in the order in which the tile reads them."""
+        if self.in_place:
+            return None
         panels = np.zeros(self.panels_shape, self.problem.dtype)
         self._pack(w, panels)
         return panels
@@ -199,13 +212,14 @@ class OverFiltersPass:
         """See `base`; `prepared` is what `prepare` gave."""
         p = self.problem
         with Scratch() as scratch:
-            panels = prepared
+            panels = w if self.in_place else prepared
             if panels is None:
                 panels = scratch.take(self.panels_shape, p.dtype)
                 self._pack(w, panels)
+            panels = panels.reshape(-1)
             for first in range(0, p.N, self.images):
-                images = slice(first, min(first + self.images, p.N))
-                self._run_images(operand[images], panels.reshape(-1), bias, out[images].reshape(-1))
+                end = min(first + self.images, p.N)
+                self._run_images(operand[first:end], panels, bias, out[first:end].reshape(-1))
 
     def _pack(self, w: np.ndarray, panels: np.ndarray) -> None:
         f = self.weights
@@ -222,13 +236,16 @@ class OverFiltersPass:
         with Scratch() as scratch:
             x = self.source.prepare(operand, slots, scratch)
             for launch in self.launches:
-                g = launch.geometry
+                g = launch.geometry if images == self.images else launch.geometry._replace(images=images)
                 tables = np.empty((slots, 3 * g.chunk), np.int64)
                 with Scratch() as own:
-                    patches = own.take((slots, g.chunk * launch.acol.size if self.packed else 0), p.dtype)
-                    results = own.take((slots, g.chunk * g.tile_cols if g.out_filter != 1 else 0), p.dtype)
+                    patches = results = np.empty((slots, 0), p.dtype)
+                    if self.packed:
+                        patches = own.take((slots, g.chunk * launch.acol.size), p.dtype)
+                    if g.out_filter != 1:
+                        results = own.take((slots, g.chunk * g.tile_cols), p.dtype)
                     runtime.run_on(
                         over_filters, slots, np.zeros(1, np.int64), tile.address, self.copy.address,
                         self.transpose.address, x, launch.acol, launch.runs, panels, launch.steps, bias, out,
-                        self.result_rows, tables, patches, results, g._replace(images=images),
+                        self.result_rows, tables, patches, results, g,
                     )  # fmt: skip

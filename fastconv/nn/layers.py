@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import arguments, conv, fully_connected, normalization
+from fastconv import arguments, conv, fully_connected, normalization, settled
 from fastconv.nn.base import DTYPES, LAYOUTS, Buffer, Layer, Parameter
 from fastconv.nn.initial import INITIALIZERS, Seed
 
@@ -97,8 +97,8 @@ class Conv2d(_Weighted):
                 f"Conv2d: groups must divide in_channels and out_channels, "
                 f"got {self.groups}, {self.in_channels} and {self.out_channels}"
             )
-        self.padding_mode = arguments.choice("Conv2d", "padding_mode", padding_mode, conv.PADDING_MODES)
-        self.activation = arguments.choice("Conv2d", "activation", activation, conv.ACTIVATIONS)
+        self.padding_mode = arguments.choice("Conv2d", "padding_mode", padding_mode, settled.PADDING_MODES)
+        self.activation = arguments.choice("Conv2d", "activation", activation, settled.ACTIVATIONS)
         self.algorithm = algorithm
         self.init = init
         self.layout = arguments.choice("Conv2d", "layout", layout, LAYOUTS)
@@ -154,7 +154,7 @@ class Linear(_Weighted):
     ):
         self.in_features = arguments.integer("Linear", "in_features", in_features, 1)
         self.out_features = arguments.integer("Linear", "out_features", out_features, 1)
-        self.activation = arguments.choice("Linear", "activation", activation, conv.ACTIVATIONS)
+        self.activation = arguments.choice("Linear", "activation", activation, settled.ACTIVATIONS)
         self.init = init
         self.dtype = _dtype_name("Linear", dtype)
         shape = (self.in_features, self.out_features)

@@ -1,4 +1,7 @@
-"""Optimizers: each `step` updates the parameters in place from their gradients, in their own dtype."""
+"""Optimizers: each `step` updates the parameters in place from their gradients, in their own dtype.
+
+A parameter's step is one pass of a kernel: ten NumPy operations on each small array took 65 us for LeNet-5.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import arguments
+from fastconv import arguments, runtime
+from fastconv._kernels import optimizers
+from fastconv._kernels.jit import Kernel
 from fastconv.nn.base import Parameter, check_state
 
 
 class Optimizer:
     """Base: the parameters, the learning rate `lr` (which may be set between steps), the step count and the state.
 
-    A subclass names its state arrays (one per parameter each) in `slots` and implements `_update`, which may use
-    two scratch arrays of the parameter's shape.
+    A subclass names its state arrays (one per parameter each) in `slots` and implements `_kernel`.
 
     Raises
     ------
@@ -34,9 +38,10 @@ class Optimizer:
         self.lr = _at_least(name, "lr", lr, 0.0)
         self.weight_decay = _at_least(name, "weight_decay", weight_decay, 0.0)
         self.steps = 0
-        self._state = [tuple(np.zeros_like(parameter.value) for _ in self.slots) for parameter in self.parameters]
-        largest = max(parameter.value.nbytes for parameter in self.parameters)
-        self._scratch = np.empty(largest, np.uint8), np.empty(largest, np.uint8)
+        self._state = [
+            tuple(np.zeros(parameter.value.shape, parameter.value.dtype.newbyteorder("=")) for _ in self.slots)
+            for parameter in self.parameters
+        ]
 
     def step(self) -> None:
         """Update every parameter from its gradient.
@@ -49,22 +54,22 @@ class Optimizer:
             if parameter.grad is None:
                 raise RuntimeError(f"{type(self).__name__}.step: {parameter.name} has no gradient, call backward first")
         self.steps += 1
+        kernel, numbers = self._kernel()
         for parameter, state in zip(self.parameters, self._state, strict=True):
             value, grad = parameter.value, parameter.grad
             assert grad is not None
-            a, b = (memory[: value.nbytes].view(value.dtype).reshape(value.shape) for memory in self._scratch)
-            self._update(value, grad, a, b, *state)
+            if grad.shape != value.shape:
+                raise ValueError(f"{parameter.name}: grad must have shape {value.shape}, got {grad.shape}")
+            in_place = value.flags.carray and value.dtype.isnative
+            flat = (value if in_place else np.array(value, value.dtype.newbyteorder("="), order="C")).reshape(-1)
+            grad = arguments.dense(grad, flat.dtype).reshape(-1)
+            runtime.launch(kernel, 8 * flat.size, flat, grad, *[array.reshape(-1) for array in state], *numbers)
+            if not in_place:
+                value[...] = flat.reshape(value.shape)
 
-    def _update(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, *state: np.ndarray) -> None:
+    def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
+        """The kernel of this step, and its arguments after value, gradient and state."""
         raise NotImplementedError
-
-    def _decayed(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray) -> np.ndarray:
-        """grad + weight_decay * value (the gradient of an L2 penalty), in `a` unless it is the gradient itself."""
-        if not self.weight_decay:
-            return grad
-        np.multiply(value, self.weight_decay, out=a)
-        a += grad
-        return a
 
     def config(self) -> dict[str, Any]:
         """Class name and hyperparameters, JSON-able."""
@@ -141,20 +146,8 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise ValueError("SGD: nesterov needs a momentum above 0, got 0")
 
-    def _update(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, *state: np.ndarray) -> None:
-        direction = self._decayed(value, grad, a)
-        if self.momentum:
-            (velocity,) = state
-            velocity *= self.momentum
-            velocity += direction
-            if self.nesterov:
-                np.multiply(velocity, self.momentum, out=b)
-                b += direction
-                direction = b
-            else:
-                direction = velocity
-        np.multiply(direction, self.lr, out=a)
-        value -= a
+    def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
+        return optimizers.sgd, (self.lr, self.momentum, self.nesterov, self.weight_decay)
 
 
 class RMSProp(Optimizer):
@@ -175,18 +168,8 @@ class RMSProp(Optimizer):
         self.alpha = _fraction("RMSProp", "alpha", alpha)
         self.eps = _at_least("RMSProp", "eps", eps, 0.0)
 
-    def _update(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, *state: np.ndarray) -> None:
-        (square,) = state
-        direction = self._decayed(value, grad, a)
-        np.multiply(direction, direction, out=b)
-        b *= 1 - self.alpha
-        square *= self.alpha
-        square += b
-        np.sqrt(square, out=b)
-        b += self.eps
-        np.divide(direction, b, out=b)
-        b *= self.lr
-        value -= b
+    def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
+        return optimizers.rmsprop, (self.lr, self.alpha, self.eps, self.weight_decay)
 
 
 class Adam(Optimizer):
@@ -212,26 +195,14 @@ class Adam(Optimizer):
         self.betas = (_fraction(name, "betas", betas[0]), _fraction(name, "betas", betas[1]))
         self.eps = _at_least(name, "eps", eps, 0.0)
 
-    def _update(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, *state: np.ndarray) -> None:
-        self._moments(value, self._decayed(value, grad, a), a, b, *state)
+    def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
+        return self._moments(penalty=self.weight_decay, shrink=1.0)
 
-    def _moments(
-        self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, mean: np.ndarray, square: np.ndarray
-    ) -> None:
+    def _moments(self, penalty: float, shrink: float) -> tuple[Kernel, tuple[float, ...]]:
         first, second = self.betas
-        np.multiply(grad, grad, out=b)
-        b *= 1 - second
-        square *= second
-        square += b
-        np.multiply(grad, 1 - first, out=b)
-        mean *= first
-        mean += b
-        np.sqrt(square, out=b)
-        b *= 1 / math.sqrt(1 - second**self.steps)
-        b += self.eps
-        np.divide(mean, b, out=b)
-        b *= self.lr / (1 - first**self.steps)
-        value -= b
+        rate = self.lr / (1 - first**self.steps)
+        root_correction = 1 / math.sqrt(1 - second**self.steps)
+        return optimizers.adam, (rate, first, second, self.eps, penalty, shrink, root_correction)
 
 
 class AdamW(Adam):
@@ -250,9 +221,8 @@ class AdamW(Adam):
     ):
         super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def _update(self, value: np.ndarray, grad: np.ndarray, a: np.ndarray, b: np.ndarray, *state: np.ndarray) -> None:
-        value *= 1 - self.lr * self.weight_decay
-        self._moments(value, grad, a, b, *state)
+    def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
+        return self._moments(penalty=0.0, shrink=1 - self.lr * self.weight_decay)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}

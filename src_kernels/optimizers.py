@@ -1,0 +1,86 @@
+"""Optimizer steps: each updates a flat parameter and its state in place, in one pass and in the parameter's dtype.
+
+Contract: all arrays flat, of one size and dtype, none overlapping; slots take equal shares of them. The formulas are in
+`fastconv.nn.optim`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import intp, prange
+
+from fastconv._kernels.jit import Kernel, jit
+
+
+@jit
+def _sgd(slot, slots, value, grad, velocity, lr, momentum, nesterov, weight_decay):
+    begin, end = slot * value.size // slots, (slot + 1) * value.size // slots
+    w, g, v = value[begin:end], grad[begin:end], velocity[begin:end]
+    real = value.dtype.type
+    rate, keep, decay = real(lr), real(momentum), real(weight_decay)
+    if momentum == 0:
+        for i in range(w.size):
+            w[i] -= rate * (g[i] + decay * w[i])
+        return
+    ahead, now = (keep, real(1)) if nesterov else (real(1), real(0))
+    for i in range(w.size):
+        direction = g[i] + decay * w[i]
+        v[i] = keep * v[i] + direction
+        w[i] -= rate * (ahead * v[i] + now * direction)
+
+
+@jit(parallel=True)
+def _sgd_parallel(slots, value, grad, velocity, lr, momentum, nesterov, weight_decay):
+    for slot in prange(slots):
+        _sgd(intp(slot), slots, value, grad, velocity, lr, momentum, nesterov, weight_decay)
+
+
+sgd = Kernel(_sgd, _sgd_parallel)
+
+
+@jit
+def _rmsprop(slot, slots, value, grad, square, lr, alpha, eps, weight_decay):
+    begin, end = slot * value.size // slots, (slot + 1) * value.size // slots
+    w, g, s = value[begin:end], grad[begin:end], square[begin:end]
+    real = value.dtype.type
+    rate, keep, take, least, decay = real(lr), real(alpha), real(1 - alpha), real(eps), real(weight_decay)
+    for i in range(w.size):
+        direction = g[i] + decay * w[i]
+        s[i] = keep * s[i] + take * direction * direction
+        w[i] -= rate * (direction / (math.sqrt(s[i]) + least))
+
+
+@jit(parallel=True)
+def _rmsprop_parallel(slots, value, grad, square, lr, alpha, eps, weight_decay):
+    for slot in prange(slots):
+        _rmsprop(intp(slot), slots, value, grad, square, lr, alpha, eps, weight_decay)
+
+
+rmsprop = Kernel(_rmsprop, _rmsprop_parallel)
+
+
+@jit
+def _adam(slot, slots, value, grad, mean, square, lr, first, second, eps, penalty, shrink, root_correction):
+    """`lr` and `root_correction` hold the corrections of both moments; `penalty` is added to the gradient times the
+    value, `shrink` scales the value first.
+    """
+    begin, end = slot * value.size // slots, (slot + 1) * value.size // slots
+    w, g, m, s = value[begin:end], grad[begin:end], mean[begin:end], square[begin:end]
+    real = value.dtype.type
+    rate, keep_m, take_m, keep_s, take_s = real(lr), real(first), real(1 - first), real(second), real(1 - second)
+    least, decay, scale, root = real(eps), real(penalty), real(shrink), real(root_correction)
+    for i in range(w.size):
+        direction = g[i] + decay * w[i]
+        m[i] = keep_m * m[i] + take_m * direction
+        s[i] = keep_s * s[i] + take_s * direction * direction
+        w[i] = scale * w[i] - rate * (m[i] / (math.sqrt(s[i]) * root + least))
+
+
+@jit(parallel=True)
+def _adam_parallel(slots, value, grad, mean, square, lr, first, second, eps, penalty, shrink, root_correction):
+    for slot in prange(slots):
+        _adam(intp(slot), slots, value, grad, mean, square, lr, first, second, eps, penalty, shrink, root_correction)
+
+
+adam = Kernel(_adam, _adam_parallel)
