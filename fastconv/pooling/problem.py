@@ -12,7 +12,8 @@ import numpy as np
 
 from fastconv import arguments
 from fastconv.arguments import Pair
-from fastconv.pooling.windows import Axis, Stage, adaptive_axis, all_see_a_cell, window_count
+from fastconv.pooling.stages import Stage
+from fastconv.pooling.windows import Axis, adaptive_axis, all_see_a_cell, window_count
 
 LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 _ONE = Axis(1, 1, 1)
@@ -53,12 +54,12 @@ class PoolProblem:
         """
         planes, lanes = (self.N, self.C) if self.channels_last else (self.N * self.C, 1)
         if len(self.axes) == 1:
-            return (Stage(planes, _ONE, self.axes[0], lanes),)
+            return (Stage(planes, _ONE, self.axes[0], lanes, self.dtype),)
         *depth, vertical, horizontal = self.axes
         if not depth:
-            return (Stage(planes, vertical, horizontal, lanes),)
-        flat = Stage(planes * depth[0].size, vertical, horizontal, lanes)
-        return flat, Stage(planes, depth[0], _ONE, vertical.count * horizontal.count * lanes)
+            return (Stage(planes, vertical, horizontal, lanes, self.dtype),)
+        flat = Stage(planes * depth[0].size, vertical, horizontal, lanes, self.dtype)
+        return flat, Stage(planes, depth[0], _ONE, vertical.count * horizontal.count * lanes, self.dtype)
 
 
 def flag(function: str, name: str, value: Any) -> bool:
