@@ -25,8 +25,10 @@ from fastconv._kernels.pool_vectors import (
     KINDS_WITH_MASK,
     LARGEST,
     MEAN,
+    READ,
     SPREAD,
     TARGET,
+    WRITE,
     PoolEmitter,
     TableReader,
 )
@@ -36,31 +38,36 @@ VECTORS = 4
 
 
 @cache
-def channels_kernel(kind: int, itemsize: int, code_bits: int):
-    """The compiled pass over pixels; `.address` is what `pool` takes. The mask has codes of `code_bits`."""
-    KIND, ITEMSIZE, CODE_BITS, BITS = kind, itemsize, code_bits, MACHINE.vector_bits
+def channels_kernel(kind: int, itemsize: int, code_bits: int, usual_rows: int, usual_cols: int):
+    """The compiled pass over pixels made of (as a rule) `usual_rows` times `usual_cols` pixels, for `pool`.
+
+    The mask has codes of `code_bits`.
+    """
+    KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS = kind, itemsize, code_bits, usual_rows, usual_cols
+    BITS = MACHINE.vector_bits
 
     def pool_channels(source, target, extra, table, begin, end):
-        _emit_channels(KIND, ITEMSIZE, CODE_BITS, BITS, source, target, extra, table, begin, end)
+        _emit_channels(KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end)
 
     return compile_callback(pool_channels, integers(ARGUMENTS))
 
 
 @intrinsic(prefer_literal=True)
-def _emit_channels(typingctx, KIND, ITEMSIZE, CODE_BITS, BITS, source, target, extra, table, begin, end):
-    shape = [t.literal_value for t in (KIND, ITEMSIZE, CODE_BITS)]
-    signature = types.void(KIND, ITEMSIZE, CODE_BITS, BITS, source, target, extra, table, begin, end)
+def _emit_channels(typingctx, KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end):
+    shape = [t.literal_value for t in (KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS)]
+    signature = types.void(KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end)
 
     def codegen(context, builder, signature, args):
-        _Channels(builder, *shape).emit(*args[4:])
+        _Channels(builder, *shape).emit(*args[6:])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 class _Channels:
-    def __init__(self, builder, kind, itemsize, code_bits):
+    def __init__(self, builder, kind, itemsize, code_bits, usual_rows, usual_cols):
         self.builder, self.kind = builder, kind
+        self.usual_rows, self.usual_cols = usual_rows, usual_cols
         self.simd = PoolEmitter(builder, itemsize, code_bits)
 
     def emit(self, source, target, extra, table, begin, end):
@@ -105,13 +112,19 @@ class _Channels:
             first = builder.add(*(self.reader.entry(taps, begin) for taps, (begin, _) in (
                 (self.row_taps, row_list), (self.col_taps, col_list))))  # fmt: skip
             codes = [simd.variable(simd.splat(first)) for _ in masks]
-        with simd.over(*row_list) as q:
+
+        def add_row(q):
             row_place = builder.add(self.reader.entry(self.row_cells, q), channel)
             row_tap = self.reader.entry(self.row_taps, q)
-            with simd.over(*col_list) as p:
+
+            def add_cell(p):
                 place = builder.add(row_place, self.reader.entry(self.col_cells, p))
                 col_tap = self.reader.entry(self.col_taps, p)
                 self.cell(place, row_tap, col_tap, results, codes, masks)
+
+            simd.for_each(*col_list, self.usual_cols, add_cell)
+
+        simd.for_each(*row_list, self.usual_rows, add_row)
         factor = None
         if self.kind == MEAN:
             row_factor = builder.load(simd.at(self.extra, row))
@@ -120,6 +133,8 @@ class _Channels:
         for v, mask in enumerate(masks):
             place = builder.add(target, I64(v * simd.lanes))
             result = builder.load(results[v])
+            if self.kind in (CHOSEN, SPREAD):
+                simd.prefetch(simd.at(self.target, place), WRITE)
             simd.store(result if factor is None else builder.fdiv(result, factor), simd.at(self.target, place), mask)
             if codes:
                 simd.store_codes(builder.load(codes[v]), simd.at(self.extra, place), mask)
@@ -134,6 +149,8 @@ class _Channels:
             factor = simd.broadcast(builder.fmul(builder.load(row_factor), builder.load(col_factor)))
         for v, mask in enumerate(masks):
             here = builder.add(place, I64(v * simd.lanes))
+            if self.kind not in (CHOSEN, SPREAD):
+                simd.prefetch(simd.at(self.source, here), READ)
             number, old = simd.load(simd.at(self.source, here), mask), builder.load(results[v])
             if self.kind == LARGEST:
                 new = simd.larger(number, old)

@@ -27,10 +27,12 @@ from fastconv._kernels.pool_vectors import (
     KINDS_WITH_MASK,
     LARGEST,
     MEAN,
+    READ,
     SHIFT,
     SOURCE,
     SPREAD,
     TARGET,
+    WRITE,
     PoolEmitter,
     TableReader,
 )
@@ -40,14 +42,14 @@ CODE_BITS = 8
 
 
 @cache
-def rows_kernel(kind: int, itemsize: int, taps: int, stride: int, dilation: int, group: int):
-    """The compiled pass over rows with `taps` columns per window; `.address` is what `pool` takes."""
-    KIND, ITEMSIZE, TAPS, STRIDE, DILATION, GROUP = kind, itemsize, taps, stride, dilation, group
+def rows_kernel(kind: int, itemsize: int, usual: int, taps: int, stride: int, dilation: int, group: int):
+    """The compiled pass over rows made of (as a rule) `usual` rows, with `taps` columns per window, for `pool`."""
+    KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP = kind, itemsize, usual, taps, stride, dilation, group
     BITS = MACHINE.vector_bits
 
     def pool_rows(source, target, extra, table, begin, end):
         _emit_rows(
-            KIND, ITEMSIZE, TAPS, STRIDE, DILATION, GROUP, BITS, source, target, extra, table, begin, end
+            KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP, BITS, source, target, extra, table, begin, end
         )  # fmt: skip
 
     return compile_callback(pool_rows, integers(ARGUMENTS))
@@ -65,16 +67,16 @@ def vectors_of_window(taps: int, stride: int, dilation: int) -> int:
 
 @intrinsic(prefer_literal=True)
 def _emit_rows(
-    typingctx, KIND, ITEMSIZE, TAPS, STRIDE, DILATION, GROUP, BITS, source, target, extra, table, begin, end
+    typingctx, KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP, BITS, source, target, extra, table, begin, end
 ):  # fmt: skip
-    kind, *shape = [t.literal_value for t in (KIND, ITEMSIZE, TAPS, STRIDE, DILATION, GROUP)]
+    kind, *shape = [t.literal_value for t in (KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP)]
     signature = types.void(
-        KIND, ITEMSIZE, TAPS, STRIDE, DILATION, GROUP, BITS, source, target, extra, table, begin, end
+        KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP, BITS, source, target, extra, table, begin, end
     )
 
     def codegen(context, builder, signature, args):
         emitter = _Backward if kind in (CHOSEN, SPREAD) else _Forward
-        emitter(builder, kind, *shape).emit(*args[7:])
+        emitter(builder, kind, *shape).emit(*args[8:])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -83,8 +85,8 @@ def _emit_rows(
 class _Rows:
     """The loops over rows and blocks that both directions share."""
 
-    def __init__(self, builder, kind, itemsize, taps, stride, dilation, group):
-        self.builder, self.kind = builder, kind
+    def __init__(self, builder, kind, itemsize, usual, taps, stride, dilation, group):
+        self.builder, self.kind, self.usual = builder, kind, usual
         self.simd = PoolEmitter(builder, itemsize, CODE_BITS)
         self.taps, self.stride, self.dilation, self.group = taps, stride, dilation, group
         self.lanes = self.simd.lanes
@@ -108,8 +110,7 @@ class _Rows:
 
     def over_rows(self, first, last, body):
         """body(number in the lists, offset of the row of source) for all rows that this row is made of."""
-        with self.simd.over(first, last) as q:
-            body(q, self.reader.entry(self.cells, q))
+        self.simd.for_each(first, last, self.usual, lambda q: body(q, self.reader.entry(self.cells, q)))
 
     def in_or_at_the_edge(self, inside, body):
         """body(True) where every lane lies inside the row, else body(False), with masks."""
@@ -192,6 +193,8 @@ class _Forward(_Rows):
 
     def load(self, row_offset, begin, vector, mask, otherwise):
         place = self.builder.add(self.builder.add(row_offset, begin), I64(self.offset(vector)))
+        if vector[0] == 0:  # the other chunks are the next block's first
+            self.simd.prefetch(self.simd.at(self.source, place), READ)
         return self.simd.load_or(self.simd.at(self.source, place), mask, otherwise)
 
     def separable(self, row, first, last, begin, out_begin, place, masks, stored):
@@ -335,7 +338,9 @@ class _Backward(_Rows):
             stored = None if all_lanes else simd.within(dx_begin, range(start, start + self.lanes), self.target_width)
             if start + self.lanes > size:
                 stored = simd.both(stored, simd.first_lanes(I64(size - start)))
-            simd.store(result, simd.at(self.target, builder.add(place, I64(start))), stored)
+            here = simd.at(self.target, builder.add(place, I64(start)))
+            simd.prefetch(here, WRITE)
+            simd.store(result, here, stored)
 
     def gathered(self, phases, chosen):
         """Lane i is lane chosen[i][1] of phase chosen[i][0]."""

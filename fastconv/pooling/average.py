@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,14 @@ class AveragePoolCache:
     divisor: int
 
 
-@lru_cache(maxsize=256)
 def _factors(problem: PoolProblem, number: int, counting: str, divisor: int) -> tuple[np.ndarray, np.ndarray]:
     """(divisors, their reciprocals) of a stage: one for each output row, then one for each of its columns.
 
     A window has their product. The given divisor takes part in the last stage.
     """
+    key = number, counting, divisor
+    if key in problem.factors:
+        return problem.factors[key]
     stage = problem.stages[number]
     vertical, horizontal = stage.vertical, stage.horizontal
     if counting == SUM:
@@ -43,7 +44,8 @@ def _factors(problem: PoolProblem, number: int, counting: str, divisor: int) -> 
     if stage is problem.stages[-1]:
         rows *= divisor
     divisors = np.concatenate([rows, np.repeat(cols, stage.factors_per_column)])
-    return divisors.astype(problem.dtype), (1 / divisors).astype(problem.dtype)
+    result = divisors.astype(problem.dtype), (1 / divisors).astype(problem.dtype)
+    return problem.factors.setdefault(key, result)
 
 
 def averages(problem: PoolProblem, x: np.ndarray, counting: str, divisor: int = 1) -> np.ndarray:

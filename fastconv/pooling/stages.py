@@ -106,37 +106,38 @@ class Stage:
     def _vector_pass(self, kind: int) -> VectorPass | None:
         """The vector kernel for the pass; None where numbers lie side by side in windows that it has no code for."""
         itemsize, code_bits = self.dtype.itemsize, 8 * self.mask_dtype.itemsize
+        lists = windows_of_cells if kind in (CHOSEN, SPREAD) else cells_of_windows
+        rows, cols = lists(self.vertical), lists(self.horizontal)
         if self._of_rows and (code_bits == CODE_BITS or kind not in KINDS_WITH_MASK):
-            kernel = rows_kernel(kind, itemsize, self.horizontal.kernel, *self._steps, self.lanes)
-            return VectorPass(kernel.address, self._table(kind, pixels_of_block(itemsize, self.lanes), self._steps[0]))
-        if self.lanes > 1:
-            return VectorPass(channels_kernel(kind, itemsize, code_bits).address, self._table(kind))
-        return None
+            kernel = rows_kernel(kind, itemsize, rows.usual, self.horizontal.kernel, *self._steps, self.lanes)
+            pixels = pixels_of_block(itemsize, self.lanes)
+        elif self.lanes > 1:
+            kernel = channels_kernel(kind, itemsize, code_bits, rows.usual, cols.usual)
+            pixels = 0
+        else:
+            return None
+        return VectorPass(kernel.address, self._table(kind, rows, cols, pixels))
 
-    def _table(self, kind: int, pixels: int = 0, stride: int = 1) -> np.ndarray:
-        """The table of `pool_rows` for blocks of `pixels`, or else of `pool_channels`; see `pool_vectors`."""
-        rows, cols = self.vertical, self.horizontal
+    def _table(self, kind: int, rows: Lists, cols: Lists, pixels: int) -> np.ndarray:
+        """The table of `pool_rows` for blocks of `pixels`, or with 0 of `pool_channels`; see `pool_vectors`."""
         backward = kind in (CHOSEN, SPREAD)
-        lists = windows_of_cells if backward else cells_of_windows
         (_, out_rows, out_width), (_, x_rows, x_width) = self.out_shape, self.x_shape
         item, plane_of_out, plane_of_x = self.dtype.itemsize, out_rows * out_width, x_rows * x_width
         source_width, target_width = (out_width, x_width) if backward else (x_width, out_width)
         source_plane, target_plane = (plane_of_out, plane_of_x) if backward else (plane_of_x, plane_of_out)
+        axis, before = self.horizontal, self.horizontal.pads[0]
         if pixels:
-            padded = (cols.pads[0] + cols.size - 1) // stride + 1 if backward else cols.count
-            form = [-cols.pads[0] * self.lanes, -(-padded // pixels)]
+            covered = (before + axis.size - 1) // self._steps[0] + 1 if backward else axis.count
+            form = [-before * self.lanes, -(-covered // pixels)]
         else:
-            form = [self.lanes, cols.size if backward else cols.count]
+            form = [self.lanes, axis.size if backward else axis.count]
         fields = [
             self.planes, x_rows if backward else out_rows, source_plane * item, target_plane * item,
             plane_of_out * self.mask_dtype.itemsize if kind in KINDS_WITH_MASK else 0,
             source_width, target_width, *form, out_rows,
         ]  # fmt: skip
         assert len(fields) == LISTS
-        parts = [
-            *_in_numbers(lists(rows), source_width, kind, cols.kernel),
-            *_in_numbers(lists(cols), self.lanes, kind, 1),
-        ]
+        parts = [*_in_numbers(rows, source_width, kind, axis.kernel), *_in_numbers(cols, self.lanes, kind, 1)]
         ends = np.cumsum([LISTS + len(parts), *(part.size for part in parts)])
         return np.concatenate([fields, ends[:-1], *parts]).astype(np.int64)
 

@@ -80,6 +80,9 @@ def all_see_a_cell(axis: Axis) -> bool:
     return bool(axis.inside.any(axis=1).all())
 
 
+MOST_STRAIGHT = 3  # vector kernels have code without a loop for windows of up to as many rows
+
+
 class Lists(NamedTuple):
     """For each entry of an axis (a window, or a cell) what belongs to it, one after the other.
 
@@ -90,6 +93,13 @@ class Lists(NamedTuple):
     starts: np.ndarray
     members: np.ndarray
     taps: np.ndarray
+
+    @property
+    def usual(self) -> int:
+        """How many members most entries have, 0 if that is more than MOST_STRAIGHT."""
+        counts = np.bincount(np.diff(self.starts))
+        usual = int(counts.argmax())
+        return usual if usual <= MOST_STRAIGHT else 0
 
 
 @lru_cache(maxsize=256)
