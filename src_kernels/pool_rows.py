@@ -11,9 +11,10 @@ The kernels of LARGEST and MEAN reduce rows first and pick last (one shuffle per
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastconv._kernels.isa import MACHINE
@@ -82,6 +83,14 @@ def _emit_rows(
     return signature, codegen
 
 
+class _Place(NamedTuple):
+    """Where a block begins in rows of the source and the target, and whether all its lanes lie inside of both."""
+
+    source: ir.Value
+    target: ir.Value
+    inside: ir.Value
+
+
 class _Rows:
     """The loops over rows and blocks that both directions share."""
 
@@ -102,22 +111,19 @@ class _Rows:
         self.source_width, self.target_width = reader.field(SOURCE), reader.field(TARGET)
         self.shift, self.col_factors = reader.field(SHIFT), reader.field(FACTORS)
         starts, self.cells, self.codes = (reader.list(i) for i in range(3))
-        blocks = reader.field(BLOCKS)
-        with simd.over(begin, end) as row:
-            first, last = reader.entry(starts, row), reader.entry(starts, builder.add(row, I64(1)))
-            with cgutils.for_range(builder, blocks) as block:
-                self.block(row, first, last, block.index)
+        with simd.over(I64(0), reader.field(BLOCKS)) as block:
+            place = self.place(block)
+            with builder.if_else(place.inside) as (whole, partial):  # what belongs to a block is found once for all rows
+                for branch, all_lanes in ((whole, True), (partial, False)):
+                    with branch:
+                        masks = self.masks(place, all_lanes)
+                        with simd.over(begin, end) as row:
+                            first, last = reader.entry(starts, row), reader.entry(starts, builder.add(row, I64(1)))
+                            self.row(row, first, last, place, masks)
 
     def over_rows(self, first, last, body):
         """body(number in the lists, offset of the row of source) for all rows that this row is made of."""
         self.simd.for_each(first, last, self.usual, lambda q: body(q, self.reader.entry(self.cells, q)))
-
-    def in_or_at_the_edge(self, inside, body):
-        """body(True) where every lane lies inside the row, else body(False), with masks."""
-        with self.builder.if_else(inside) as (whole, partial):
-            for branch, all_lanes in ((whole, True), (partial, False)):
-                with branch:
-                    body(all_lanes)
 
     def all_of(self, *conditions):
         result = conditions[0]
@@ -164,47 +170,66 @@ class _Forward(_Rows):
             order = list(range(self.lanes))
         return result
 
-    def block(self, row, first, last, block):
-        builder, simd = self.builder, self.simd
+    def place(self, block):
+        builder = self.builder
         begin = builder.add(builder.mul(block, I64(self.stride * self.span)), self.shift)
-        out_begin = builder.mul(block, I64(self.span))
+        target = builder.mul(block, I64(self.span))
         reach = max(self.offset(vector) for vector in self.vectors) + self.lanes
         inside = self.all_of(
             builder.icmp_signed(">=", begin, I64(0)),
             builder.icmp_signed("<=", builder.add(begin, I64(reach)), self.source_width),
-            builder.icmp_signed("<=", builder.add(out_begin, I64(self.lanes)), self.target_width),
+            builder.icmp_signed("<=", builder.add(target, I64(self.lanes)), self.target_width),
         )
+        return _Place(begin, target, inside)
 
-        def body(all_lanes):
-            masks = {
-                vector: None
-                if all_lanes
-                else simd.within(begin, range(self.offset(vector), self.offset(vector) + self.lanes), self.source_width)
-                for vector in self.vectors
-            }
-            stored = None if all_lanes else simd.within(out_begin, range(self.lanes), self.target_width)
-            if self.span < self.lanes:
-                stored = simd.both(stored, simd.first_lanes(I64(self.span)))
-            place = builder.add(builder.mul(row, self.target_width), out_begin)
-            reduce = self.first_largest if self.kind == FIRST_LARGEST else self.separable
-            reduce(row, first, last, begin, out_begin, place, masks, stored)
+    def masks(self, place, all_lanes):
+        simd = self.simd
+        self.loaded = {
+            vector: None
+            if all_lanes
+            else simd.within(
+                place.source, range(self.offset(vector), self.offset(vector) + self.lanes), self.source_width
+            )
+            for vector in self.vectors
+        }
+        stored = None if all_lanes else simd.within(place.target, range(self.lanes), self.target_width)
+        if self.span < self.lanes:
+            stored = simd.both(stored, simd.first_lanes(I64(self.span)))
+        if self.kind == MEAN:
+            factors = simd.at(self.extra, self.builder.add(self.col_factors, place.target))
+            self.col_factor = simd.load(factors, stored)
+        if self.kind == FIRST_LARGEST:
+            self.first_tap = simd.numbers(0) if all_lanes else self.first_taps(place.source)
+        return stored
 
-        self.in_or_at_the_edge(inside, body)
+    def first_taps(self, begin):
+        """The first tap inside the row, lane by lane: every window has one."""
+        result = self.simd.numbers(0)
+        for tap in reversed(range(self.taps)):
+            places = [place + tap * self.dilation * self.group for place in self.places(0)]
+            inside = self.simd.within(begin, places, self.source_width)
+            result = self.builder.select(inside, self.simd.numbers(tap), result)
+        return result
 
-    def load(self, row_offset, begin, vector, mask, otherwise):
+    def row(self, row, first, last, place, stored):
+        target = self.builder.add(self.builder.mul(row, self.target_width), place.target)
+        reduce = self.first_largest if self.kind == FIRST_LARGEST else self.separable
+        reduce(row, first, last, place.source, target, stored)
+
+    def load(self, row_offset, begin, vector, otherwise):
         place = self.builder.add(self.builder.add(row_offset, begin), I64(self.offset(vector)))
         if vector[0] == 0:  # the other chunks are the next block's first
             self.simd.prefetch(self.simd.at(self.source, place), READ)
-        return self.simd.load_or(self.simd.at(self.source, place), mask, otherwise)
+        return self.simd.load_or(self.simd.at(self.source, place), self.loaded[vector], otherwise)
 
-    def separable(self, row, first, last, begin, out_begin, place, masks, stored):
+    def separable(self, row, first, last, begin, target, stored):
         builder, simd = self.builder, self.simd
         neutral, combine = (simd.lowest, simd.larger) if self.kind == LARGEST else (simd.zero(), builder.fadd)
         columns = {vector: simd.variable(neutral) for vector in self.vectors}
 
         def add(q, row_offset):
             for vector, column in columns.items():
-                number = self.load(row_offset, begin, vector, masks[vector], neutral)
+                number = self.load(row_offset, begin, vector, neutral)
                 builder.store(combine(number, builder.load(column)), column)
 
         self.over_rows(first, last, add)
@@ -214,26 +239,17 @@ class _Forward(_Rows):
             result = combine(self.picked(columns, tap), result)
         if self.kind == MEAN:
             row_factor = simd.broadcast(builder.load(simd.at(self.extra, row)))
-            factors = simd.at(self.extra, builder.add(self.col_factors, out_begin))
-            result = builder.fdiv(result, builder.fmul(simd.load(factors, stored), row_factor))
-        simd.store(result, simd.at(self.target, place), stored)
+            result = builder.fdiv(result, builder.fmul(self.col_factor, row_factor))
+        simd.store(result, simd.at(self.target, target), stored)
 
-    def first_largest(self, row, first, last, begin, out_begin, place, masks, stored):
-        """Windows of nothing but -inf keep the code of their first cell inside the row, which every window has."""
+    def first_largest(self, row, first, last, begin, target, stored):
+        """Windows of nothing but -inf keep the code of their first cell."""
         builder, simd = self.builder, self.simd
         best = simd.variable(simd.lowest)
-        code = simd.variable(simd.splat(self.reader.entry(self.codes, first)))
-        if stored is not None:
-            with builder.if_then(builder.icmp_signed("<", begin, I64(0))):
-                inner = simd.numbers(0)
-                for tap in reversed(range(self.taps)):
-                    places = [place + tap * self.dilation * self.group for place in self.places(0)]
-                    inside = simd.within(begin, places, self.source_width)
-                    inner = builder.select(inside, simd.numbers(tap), inner)
-                builder.store(builder.add(builder.load(code), inner), code)
+        code = simd.variable(builder.add(simd.splat(self.reader.entry(self.codes, first)), self.first_tap))
 
         def choose(q, row_offset):
-            vectors = {v: self.load(row_offset, begin, v, masks[v], simd.lowest) for v in self.vectors}
+            vectors = {v: self.load(row_offset, begin, v, simd.lowest) for v in self.vectors}
             row_code = simd.splat(self.reader.entry(self.codes, q))
             largest, chosen = builder.load(best), builder.load(code)
             for tap in range(self.taps):
@@ -245,8 +261,8 @@ class _Forward(_Rows):
             builder.store(chosen, code)
 
         self.over_rows(first, last, choose)
-        simd.store(builder.load(best), simd.at(self.target, place), stored)
-        simd.store_codes(builder.load(code), simd.at(self.extra, place), stored)
+        simd.store(builder.load(best), simd.at(self.target, target), stored)
+        simd.store_codes(builder.load(code), simd.at(self.extra, target), stored)
 
 
 class _Backward(_Rows):
@@ -260,36 +276,52 @@ class _Backward(_Rows):
             self.sources.setdefault(phase, []).append((back, tap))
         self.backs = sorted({back for sources in self.sources.values() for back, _ in sources})
 
-    def block(self, row, first, last, block):
-        builder, simd = self.builder, self.simd
+    def place(self, block):
+        builder = self.builder
         begin = builder.mul(block, I64(self.span))
-        dx_begin = builder.add(builder.mul(begin, I64(self.stride)), self.shift)
+        target = builder.add(builder.mul(begin, I64(self.stride)), self.shift)
         inside = self.all_of(
             builder.icmp_signed(">=", builder.sub(begin, I64(self.backs[-1] * self.group)), I64(0)),
             builder.icmp_signed("<=", builder.add(begin, I64(self.lanes)), self.source_width),
-            builder.icmp_signed(">=", dx_begin, I64(0)),
-            builder.icmp_signed("<=", builder.add(dx_begin, I64(self.stride * self.span)), self.target_width),
+            builder.icmp_signed(">=", target, I64(0)),
+            builder.icmp_signed("<=", builder.add(target, I64(self.stride * self.span)), self.target_width),
         )
+        return _Place(begin, target, inside)
 
-        def body(all_lanes):
-            masks = {}
-            for back in self.backs:
-                offsets = [lane - back * self.group for lane in range(self.lanes)]
-                masks[back] = None if all_lanes else simd.within(begin, offsets, self.source_width)
-            phases = (self.chosen if self.kind == CHOSEN else self.spread)(first, last, begin, masks)
-            self.interleave(phases, row, dx_begin, all_lanes)
+    def masks(self, place, all_lanes):
+        simd, builder = self.simd, self.builder
+        self.loaded = {}
+        for back in self.backs:
+            offsets = [lane - back * self.group for lane in range(self.lanes)]
+            self.loaded[back] = None if all_lanes else simd.within(place.source, offsets, self.source_width)
+        if self.kind == SPREAD:
+            factors = {b: builder.add(self.col_factors, self.behind(place.source, b)) for b in self.backs}
+            self.col_factor = {b: simd.load(simd.at(self.extra, f), self.loaded[b]) for b, f in factors.items()}
+        size, stored = self.stride * self.span, {}
+        for start in range(0, size, self.lanes):
+            lanes = range(start, start + self.lanes)
+            stored[start] = None if all_lanes else simd.within(place.target, lanes, self.target_width)
+            if start + self.lanes > size:
+                stored[start] = simd.both(stored[start], simd.first_lanes(I64(size - start)))
+        return stored
 
-        self.in_or_at_the_edge(inside, body)
+    def behind(self, begin, back):
+        return self.builder.sub(begin, I64(back * self.group))
 
-    def chosen(self, first, last, begin, masks):
+    def row(self, row, first, last, place, stored):
+        phases = (self.chosen if self.kind == CHOSEN else self.spread)(first, last, place.source)
+        target = self.builder.add(self.builder.mul(row, self.target_width), place.target)
+        self.interleave(phases, target, stored)
+
+    def chosen(self, first, last, begin):
         builder, simd = self.builder, self.simd
         totals = {phase: simd.variable(simd.zero()) for phase in self.sources}
 
         def add(q, row_offset):
             row_code = self.reader.entry(self.codes, q)
-            places = {back: builder.add(row_offset, builder.sub(begin, I64(back * self.group))) for back in self.backs}
-            numbers = {back: simd.load(simd.at(self.source, places[back]), masks[back]) for back in self.backs}
-            codes = {back: simd.load_codes(simd.at(self.extra, places[back]), masks[back]) for back in self.backs}
+            places = {back: builder.add(row_offset, self.behind(begin, back)) for back in self.backs}
+            numbers = {back: simd.load(simd.at(self.source, places[back]), self.loaded[back]) for back in self.backs}
+            codes = {back: simd.load_codes(simd.at(self.extra, places[back]), self.loaded[back]) for back in self.backs}
             for phase, sources in self.sources.items():
                 total = builder.load(totals[phase])
                 for back, tap in sources:
@@ -300,23 +332,19 @@ class _Backward(_Rows):
         self.over_rows(first, last, add)
         return {phase: builder.load(total) for phase, total in totals.items()}
 
-    def spread(self, first, last, begin, masks):
+    def spread(self, first, last, begin):
         builder, simd = self.builder, self.simd
         totals = {back: simd.variable(simd.zero()) for back in self.backs}
 
         def add(q, row_offset):
             row_factor = simd.broadcast(builder.load(simd.at(self.extra, self.reader.entry(self.codes, q))))
             for back, total in totals.items():
-                place = builder.add(row_offset, builder.sub(begin, I64(back * self.group)))
-                number = simd.load(simd.at(self.source, place), masks[back])
+                place = builder.add(row_offset, self.behind(begin, back))
+                number = simd.load(simd.at(self.source, place), self.loaded[back])
                 builder.store(simd.multiply_add(number, row_factor, builder.load(total)), total)
 
         self.over_rows(first, last, add)
-        shares = {}
-        for back, total in totals.items():
-            place = builder.add(self.col_factors, builder.sub(begin, I64(back * self.group)))
-            factor = simd.load(simd.at(self.extra, place), masks[back])
-            shares[back] = builder.fmul(builder.load(total), factor)
+        shares = {back: builder.fmul(builder.load(total), self.col_factor[back]) for back, total in totals.items()}
         result = {}
         for phase, sources in self.sources.items():
             result[phase] = shares[sources[0][0]]
@@ -324,23 +352,19 @@ class _Backward(_Rows):
                 result[phase] = builder.fadd(result[phase], shares[back])
         return result
 
-    def interleave(self, phases, row, dx_begin, all_lanes):
+    def interleave(self, phases, target, stored):
         """Store the phases' pixels in turn; a phase that no tap reaches is zero."""
         builder, simd = self.builder, self.simd
         size = self.stride * self.span
-        place = builder.add(builder.mul(row, self.target_width), dx_begin)
-        for start in range(0, size, self.lanes):
+        for start, mask in stored.items():
             numbers = [min(start + lane, size - 1) for lane in range(self.lanes)]
             pixels = [number // self.group for number in numbers]
             chosen = [(p % self.stride, p // self.stride * self.group + n % self.group)
                       for p, n in zip(pixels, numbers, strict=True)]  # fmt: skip
             result = self.gathered(phases, chosen)
-            stored = None if all_lanes else simd.within(dx_begin, range(start, start + self.lanes), self.target_width)
-            if start + self.lanes > size:
-                stored = simd.both(stored, simd.first_lanes(I64(size - start)))
-            here = simd.at(self.target, builder.add(place, I64(start)))
+            here = simd.at(self.target, builder.add(target, I64(start)))
             simd.prefetch(here, WRITE)
-            simd.store(result, here, stored)
+            simd.store(result, here, mask)
 
     def gathered(self, phases, chosen):
         """Lane i is lane chosen[i][1] of phase chosen[i][0]."""

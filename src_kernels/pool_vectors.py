@@ -35,7 +35,8 @@ PLANES, ROWS, SOURCE_PITCH, TARGET_PITCH, EXTRA_PITCH, SOURCE, TARGET = range(7)
 SHIFT, BLOCKS = 7, 8  # of rows: where the first block begins in x (-padding); blocks of vectors in a row
 CHANNELS, COLUMNS = 7, 8  # of channels: numbers per pixel; pixels of a target row
 FACTORS = 9  # where col_factor begins in extra
-LISTS = 10  # where the lists begin in the table: STARTS, CELLS, TAPS of the rows, then those of the columns
+BAND = 10  # rows of a call: where they are long, blocks of neighbouring rows follow each other
+LISTS = 11  # where the lists begin in the table: STARTS, CELLS, TAPS of the rows, then those of the columns
 FIELDS = LISTS + 6
 ARGUMENTS = 6  # of a callback: source, target, extra, table, first row, end row
 
@@ -53,7 +54,7 @@ def _pool(slot, slots, callback, source, target, extra, table):
     while row < end:
         plane = row // rows
         first = row - plane * rows
-        count = min(rows - first, end - row)
+        count = min(rows - first, end - row, table[BAND])
         call_address(
             callback,
             (

@@ -20,6 +20,9 @@ NOTHING = np.empty(0, np.uint8)  # for passes without mask and factors
 # Limits of the kernels of `pool_rows`: shuffles grow with the square of the stride, registers with the window. Larger
 # windows along a row of numbers are left to `pooling.py`.
 MOST_STRIDE, MOST_TAPS, MOST_VECTORS = 4, 16, 16
+# Rows of several blocks are taken a few at a time, so that what a block needs is found once for all. On 8x64x112x112,
+# one core, a 2x2 gradient took 0.94 ms row by row, 0.72 to 0.80 with 1.4 to 2.8 KB, and 1.10 with 5.6 KB.
+BAND_BYTES = 2048
 MOST_WIDTH = 2**30  # places in a row are 32-bit numbers in the masks of float32
 
 
@@ -129,12 +132,16 @@ class Stage:
         if pixels:
             covered = (before + axis.size - 1) // self._steps[0] + 1 if backward else axis.count
             form = [-before * self.lanes, -(-covered // pixels)]
+            several = form[1] > 1
         else:
             form = [self.lanes, axis.size if backward else axis.count]
+            several = False
+        rows_of_target = x_rows if backward else out_rows
+        band = max(BAND_BYTES // (item * (source_width + target_width)), 1) if several else rows_of_target
         fields = [
-            self.planes, x_rows if backward else out_rows, source_plane * item, target_plane * item,
+            self.planes, rows_of_target, source_plane * item, target_plane * item,
             plane_of_out * self.mask_dtype.itemsize if kind in KINDS_WITH_MASK else 0,
-            source_width, target_width, *form, out_rows,
+            source_width, target_width, *form, out_rows, band,
         ]  # fmt: skip
         assert len(fields) == LISTS
         parts = [*_in_numbers(rows, source_width, kind, axis.kernel), *_in_numbers(cols, self.lanes, kind, 1)]
