@@ -47,15 +47,21 @@ def channels_kernel(kind: int, itemsize: int, code_bits: int, usual_rows: int, u
     BITS = MACHINE.vector_bits
 
     def pool_channels(source, target, extra, table, begin, end):
-        _emit_channels(KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end)
+        _emit_channels(
+            KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end
+        )
 
     return compile_callback(pool_channels, integers(ARGUMENTS))
 
 
 @intrinsic(prefer_literal=True)
-def _emit_channels(typingctx, KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end):
+def _emit_channels(
+    typingctx, KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end
+):
     shape = [t.literal_value for t in (KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS)]
-    signature = types.void(KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end)
+    signature = types.void(
+        KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end
+    )
 
     def codegen(context, builder, signature, args):
         _Channels(builder, *shape).emit(*args[6:])

@@ -98,7 +98,7 @@ class PoolEmitter(Emitter):
         return self._splat(value if self.integer == I64 else self.builder.trunc(value, self.integer), self.integer)
 
     def within(self, first, offsets, end):
-        """The mask of lanes with 0 <= first + offset < end: one comparison, since negative numbers are huge unsigned."""
+        """Lanes with 0 <= first + offset < end: one comparison, since negative numbers are huge unsigned ones."""
         places = self.builder.add(self.splat(first), self.numbers(offsets))
         return self.builder.icmp_unsigned("<", places, self.splat(end))
 

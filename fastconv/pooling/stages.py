@@ -11,7 +11,8 @@ import numpy as np
 from fastconv import runtime
 from fastconv._kernels import pooling as any_columns
 from fastconv._kernels.pool_channels import channels_kernel
-from fastconv._kernels.pool_rows import CODE_BITS, pixels_of_block, rows_kernel, vectors_of_window
+from fastconv._kernels.pool_row_blocks import CODE_BITS, pixels_of_block, vectors_of_window
+from fastconv._kernels.pool_rows import rows_kernel
 from fastconv._kernels.pool_vectors import CHOSEN, FIRST_LARGEST, KINDS_WITH_MASK, LARGEST, LISTS, MEAN, SPREAD, pool
 from fastconv.pooling.windows import Axis, Lists, cells_of_windows, runs_of_columns, windows_of_cells
 
@@ -58,9 +59,9 @@ class Stage:
 
     @cached_property
     def work(self) -> int:
-        """What `runtime.launch` weighs: a number moved takes as long as about four multiply-adds."""
+        """What `runtime.launch` weighs: a number moved takes as long as six multiply-adds."""
         rows = self.vertical.size * self.horizontal.size + self.vertical.count * self.horizontal.count
-        return 4 * self.planes * self.lanes * rows
+        return 6 * self.planes * self.lanes * rows
 
     @cached_property
     def mask_dtype(self) -> np.dtype:
