@@ -165,7 +165,8 @@ class _Channels:
             elif self.kind == SPREAD:
                 new = simd.multiply_add(number, factor, old)
             elif self.kind == CHOSEN:
-                new = simd.added(old, number, simd.named(simd.load_codes(simd.at(self.extra, here), mask), tap))
+                codes = simd.load_codes(simd.at(self.extra, here), mask)
+                new = simd.added(old, number, builder.icmp_unsigned("==", codes, simd.every_code(tap)))
             else:
                 wins = simd.wins(number, old)
                 new = builder.select(wins, number, old)

@@ -60,14 +60,17 @@ class Backward(Rows):
         totals = {phase: simd.variable(simd.zero()) for phase in self.sources}
 
         def add(q, row_offset):
-            row_code = self.reader.entry(self.codes, q)
+            row_code = simd.every_code(self.reader.entry(self.codes, q))
             places = {back: builder.add(row_offset, self.behind(begin, back)) for back in self.backs}
-            numbers = {back: simd.load(simd.at(self.source, places[back]), self.loaded[back]) for back in self.backs}
-            codes = {back: simd.load_codes(simd.at(self.extra, places[back]), self.loaded[back]) for back in self.backs}
+            numbers, taps = {}, {}
+            for back, place in places.items():
+                numbers[back] = simd.load(simd.at(self.source, place), self.loaded[back])
+                codes = simd.load_codes(simd.at(self.extra, place), self.loaded[back])
+                taps[back] = builder.sub(codes, row_code)  # in windows of this row the tap of the column
             for phase, sources in self.sources.items():
                 total = builder.load(totals[phase])
                 for back, tap in sources:
-                    named = simd.named(codes[back], builder.add(row_code, I64(tap)))
+                    named = builder.icmp_unsigned("==", taps[back], simd.every_code(I64(tap)))
                     total = simd.added(total, numbers[back], named)
                 builder.store(total, totals[phase])
 

@@ -190,10 +190,9 @@ class PoolEmitter(Emitter):
         builder = self.builder
         return builder.and_(builder.fcmp_unordered(">", new, old), builder.fcmp_ordered("ord", old, old))
 
-    def named(self, codes, tap):
-        """Where the mask's codes are `tap` (i64)."""
-        tap = self.builder.trunc(tap, self.code)
-        return self.builder.icmp_unsigned("==", codes, self._splat(tap, self.code))
+    def every_code(self, code):
+        """A code (i64) in every lane, as narrow as those of the mask."""
+        return self._splat(self.builder.trunc(code, self.code), self.code)
 
     def added(self, total, value, mask):
         """total + value in the mask's lanes: a product with 0 would turn infinities into NaN."""

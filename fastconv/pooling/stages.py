@@ -98,7 +98,7 @@ class Stage:
             and self._steps[0] <= MOST_STRIDE
             and axis.kernel <= MOST_TAPS
             and vectors_of_window(axis.kernel, *self._steps) <= MOST_VECTORS
-            and pixels_of_block(self.dtype.itemsize, self.lanes) > (self.lanes > 1)
+            and pixels_of_block(self.dtype.itemsize, self.lanes) > 0
             and max(self.x_shape[2], self.out_shape[2]) < MOST_WIDTH
         )
 
