@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from fastconv import arguments, runtime
 from fastconv._kernels import normalization as kernels
+from fastconv._kernels.channel_constants import affine_constants, gradient_constants, merge_moments
+from fastconv._kernels.channel_sums import DEVIATIONS, DOTS, TOTALS, channel_sums
 from fastconv.example_norm import (
     group_norm,
     group_norm_backward,
@@ -50,18 +53,26 @@ class _Form:
     C: int
     count: int  # numbers per channel
 
-    @property
-    def join(self) -> int:
-        return 1 if self.planes else self.shape[1] // max(self.C, 1)
+    @cached_property
+    def width(self) -> int:
+        """How many numbers the kernels take of each constant."""
+        return self.C if self.planes else self.shape[1]
 
-    @property
-    def bands(self) -> int:
+    @cached_property
+    def parts(self) -> tuple[int, ...]:
+        """The shape of the kernels' partial sums: planes, or bands and columns."""
         rows, width = self.shape
-        return max(min(rows * width // NUMBERS_OF_A_BAND, rows // ROWS_OF_A_BAND, MOST_BANDS), 1)
+        if self.planes:
+            return (rows,)
+        return max(min(rows * width // NUMBERS_OF_A_BAND, rows // ROWS_OF_A_BAND, MOST_BANDS), 1), width
 
-    def constants(self, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """One number per channel, as the kernels take it."""
-        return np.tile(values, self.join).astype(dtype)
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How many numbers each part of a channel has."""
+        if self.planes:
+            return np.full(self.shape[0] // self.C, float(self.shape[1]))
+        ends = np.arange(self.parts[0] + 1) * self.shape[0] // self.parts[0]
+        return np.repeat(np.diff(ends).astype(float), self.width // self.C)
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ class BatchNormCache:
     form: _Form
     mean: np.ndarray  # (C,) float64, like the next two
     inv_std: np.ndarray
+    constants: np.ndarray  # (3, form.width) in x's dtype: the mean, scale and shift of the forward map
     gamma: np.ndarray
     has_gamma: bool
     has_beta: bool
@@ -79,6 +91,7 @@ class BatchNormCache:
     result_dtype: np.dtype
 
 
+@lru_cache(maxsize=256)
 def _form(shape: tuple[int, ...], layout: str) -> _Form:
     last = layout.endswith("C") or len(shape) == 2
     C = shape[-1] if last else shape[1]
@@ -92,25 +105,16 @@ def _form(shape: tuple[int, ...], layout: str) -> _Form:
 
 
 def _moments(x: np.ndarray, form: _Form) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance of each channel, (C,) float64, merged from those of planes or bands.
-
-    T. F. Chan, G. H. Golub & R. J. LeVeque, "Algorithms for computing the sample variance", 1983.
-    """
+    """Mean and biased variance of each channel, (C,) float64, merged from those of planes or bands."""
+    partial = np.empty((2, *form.parts))
     if form.planes:
-        partial = np.empty((form.shape[0], 2))
         runtime.launch(kernels.moments_of_planes, x.size * 8, x, partial)
-        means, squares = (partial[:, i].reshape(-1, form.C) for i in range(2))
-        share = np.full((len(means), 1), form.shape[1] / form.count)
     else:
-        bands, rows = form.bands, form.shape[0]
-        partial = np.empty((bands, 2, form.shape[1]))
-        runtime.launch(kernels.moments_of_rows, x.size * 8, x, partial)
-        means, squares = (partial[:, i].reshape(-1, form.C) for i in range(2))
-        ends = np.arange(bands + 1) * rows // bands
-        share = np.repeat(np.diff(ends) / form.count, form.join)[:, np.newaxis]
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean = (means * share).sum(axis=0)
-        var = squares.sum(axis=0) / form.count + ((means - mean) ** 2 * share).sum(axis=0)
+        totals, deviations = (channel_sums(kind, x.itemsize).address for kind in (TOTALS, DEVIATIONS))
+        runtime.launch(kernels.moments_of_rows, x.size * 8, totals, deviations, x, partial)
+    mean, var = np.empty(form.C), np.empty(form.C)
+    means, squares = partial.reshape(2, -1, form.C)
+    merge_moments(means, squares, form.counts, mean, var)
     return mean, var
 
 
@@ -183,25 +187,22 @@ def batch_norm_forward(
         mean, var = (statistic.astype(np.float64) for statistic in tracked)
     elif form.count:
         mean, var = _moments(x, form)
-        with np.errstate(invalid="ignore", over="ignore"):
-            for running, batch in zip(tracked, (mean, var), strict=False):
-                running[...] = momentum * running + (1 - momentum) * batch
+        if tracked:
+            with np.errstate(invalid="ignore", over="ignore"):
+                for running, batch in zip(tracked, (mean, var), strict=True):
+                    running[...] = momentum * running + (1 - momentum) * batch
     else:  # no examples: nothing to learn from
         mean, var = np.zeros(form.C), np.ones(form.C)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inv_std = 1 / np.sqrt(var + eps)
-        factor = inv_std if gamma is None else inv_std * gamma
-    # The kernel subtracts the mean rounded to x's dtype; what rounding cost goes into the shift: with mean 1e4 and
-    # deviation 1 the error in float32 was 2.5e-2, and is now 6e-8.
-    with np.errstate(invalid="ignore", over="ignore"):
-        shift = (0.0 if beta is None else beta) - (mean - mean.astype(dtype)) * factor
+    scale = np.ones(form.C) if gamma is None else gamma.astype(np.float64)
+    offset = np.zeros(form.C) if beta is None else beta.astype(np.float64)
+    inv_std, constants = np.empty(form.C), np.empty((3, form.width), dtype)
+    affine_constants(mean, var, eps, scale, offset, inv_std, constants)
     out = np.empty(form.shape, dtype)
     if out.size:
         kernel = kernels.normalize_planes if form.planes else kernels.normalize_rows
-        runtime.launch(kernel, x.size * 8, x, *(form.constants(a, dtype) for a in (mean, factor, shift)), out)
-    kept_gamma = np.ones(form.C) if gamma is None else gamma.astype(np.float64)
+        runtime.launch(kernel, x.size * 8, x, *constants, out)
     cache = BatchNormCache(
-        x.reshape(x_shape), form, mean, inv_std, kept_gamma, gamma is not None, beta is not None, bool(training),
+        x.reshape(x_shape), form, mean, inv_std, constants, scale, gamma is not None, beta is not None, bool(training),
         result_dtype,
     )  # fmt: skip
     return out.reshape(x_shape).astype(result_dtype, copy=False), cache
@@ -263,24 +264,20 @@ def batch_norm_backward(dout: Any, cache: BatchNormCache) -> tuple[np.ndarray, n
     if dout.shape != cache.x.shape:
         raise ValueError(f"{function}: dout must have the output's shape {cache.x.shape}, got {dout.shape}")
     dout, x = arguments.dense(dout, dtype).reshape(form.shape), cache.x.reshape(form.shape)
-    mean = form.constants(cache.mean, dtype)
-    dbeta, weighted = _dots(dout, x, mean, form)
+    dgamma, dbeta, constants = np.zeros(form.C), np.zeros(form.C), np.zeros((4, form.width), dtype)
     dx = np.empty(form.shape, dtype)
-    with np.errstate(invalid="ignore", over="ignore"):
-        weighted -= dbeta * (cache.mean - mean[: form.C])  # the kernel subtracted the rounded mean
-        factor = cache.gamma * cache.inv_std
-        if not dx.size:
-            pass
-        elif cache.training:
-            slope = factor * cache.inv_std**2 * weighted / form.count
-            constants = (form.constants(a, dtype) for a in (factor, dbeta / form.count, slope))
-            kernel = kernels.gradient_of_planes if form.planes else kernels.gradient_of_rows
-            runtime.launch(kernel, x.size * 8, dout, x, mean, *constants, dx)
-        else:
-            zero = np.zeros_like(mean)
-            kernel = kernels.normalize_planes if form.planes else kernels.normalize_rows
-            runtime.launch(kernel, x.size * 8, dout, zero, form.constants(factor, dtype), zero, dx)
-        dgamma = weighted * cache.inv_std
+    if dx.size:
+        plain, weighted = _dots(dout, x, cache.constants[0], form)
+        gradient_constants(
+            plain, weighted, form.count, cache.mean, cache.inv_std, cache.gamma, constants, dgamma, dbeta
+        )  # fmt: skip
+    if dx.size and cache.training:
+        kernel = kernels.gradient_of_planes if form.planes else kernels.gradient_of_rows
+        runtime.launch(kernel, x.size * 8, dout, x, *constants, dx)
+    elif dx.size:
+        zero = np.zeros_like(constants[0])
+        kernel = kernels.normalize_planes if form.planes else kernels.normalize_rows
+        runtime.launch(kernel, x.size * 8, dout, zero, constants[1], zero, dx)
     return (
         dx.reshape(cache.x.shape).astype(cache.result_dtype, copy=False),
         dgamma.astype(cache.result_dtype) if cache.has_gamma else None,
@@ -289,10 +286,12 @@ def batch_norm_backward(dout: Any, cache: BatchNormCache) -> tuple[np.ndarray, n
 
 
 def _dots(dout: np.ndarray, x: np.ndarray, mean: np.ndarray, form: _Form) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over each channel of dout and of dout * (x - mean), (C,) float64."""
-    if not x.size:
-        return np.zeros(form.C), np.zeros(form.C)
-    partial = np.empty((form.shape[0], 2) if form.planes else (form.bands, 2, form.shape[1]))
-    kernel = kernels.dots_of_planes if form.planes else kernels.dots_of_rows
-    runtime.launch(kernel, x.size * 8, dout, x, mean, partial)
-    return partial[:, 0].reshape(-1, form.C).sum(axis=0), partial[:, 1].reshape(-1, form.C).sum(axis=0)
+    """Sums over the parts of each channel of dout and of dout * (x - mean), (parts, C) float64."""
+    partial = np.empty((2, *form.parts))
+    if form.planes:
+        runtime.launch(kernels.dots_of_planes, x.size * 8, dout, x, mean, partial)
+    else:
+        sums = channel_sums(DOTS, x.itemsize).address
+        runtime.launch(kernels.dots_of_rows, x.size * 8, sums, dout, x, mean, partial)
+    plain, weighted = partial.reshape(2, -1, form.C)
+    return plain, weighted

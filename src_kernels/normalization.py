@@ -12,6 +12,7 @@ import numpy as np
 from numba import intp, prange
 
 from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.simd import address_of, call_address
 
 BLOCK = 2048  # numbers of a plane summed before they are added in float64: 8 or 16 KB
 BLOCK_ROWS = 8  # least rows of a block, where rows are so long that BLOCK numbers are fewer
@@ -19,7 +20,7 @@ BLOCK_ROWS = 8  # least rows of a block, where rows are so long that BLOCK numbe
 
 @jit
 def _moments_of_planes(slot, slots, x, moments):
-    """x (P, L) -> moments (P, 2) float64: mean and sum of squared deviations from it.
+    """x (P, L) -> moments (2, P) float64: mean and sum of squared deviations from it.
 
     A block's deviations are taken from its rounded mean, and the sum of the deviations corrects both results.
     """
@@ -42,8 +43,8 @@ def _moments_of_planes(slot, slots, x, moments):
             step = shift + correction - mean
             squares += second_order - first_order * correction + step * step * first * (count / (first + count))
             mean += step * (count / (first + count))
-        moments[plane, 0] = mean
-        moments[plane, 1] = squares
+        moments[0, plane] = mean
+        moments[1, plane] = squares
 
 
 @jit(parallel=True)
@@ -56,36 +57,30 @@ moments_of_planes = Kernel(_moments_of_planes, _moments_of_planes_parallel)
 
 
 @jit
-def _moments_of_rows(slot, slots, x, moments):
-    """x (R, C) -> moments (bands, 2, C) float64 of each band of rows; otherwise as `_moments_of_planes`."""
+def _moments_of_rows(slot, slots, totals, deviations, x, moments):
+    """x (R, C) -> moments (2, bands, C) float64 of each band of rows; otherwise as `_moments_of_planes`.
+
+    `totals` and `deviations` are the callbacks of `channel_sums`.
+    """
     rows, channels = x.shape
-    bands = moments.shape[0]
+    bands = moments.shape[1]
     step = max(BLOCK_ROWS, BLOCK // max(channels, 1))
-    total, shift = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
-    first_order, second_order = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+    shift, first_order, second_order = (
+        np.empty(channels, x.dtype), np.empty(channels, x.dtype), np.empty(channels, x.dtype),
+    )  # fmt: skip
     for band in range(slot * bands // slots, (slot + 1) * bands // slots):
-        mean, squares = moments[band, 0], moments[band, 1]
+        mean, squares = moments[0, band], moments[1, band]
         mean[:] = 0
         squares[:] = 0
         begin, end = band * rows // bands, (band + 1) * rows // bands
         for first in range(begin, end, step):
-            last = min(first + step, end)
-            count, before = last - first, first - begin
-            total[:] = 0
-            first_order[:] = 0
-            second_order[:] = 0
-            for q in range(first, last):
-                source = x[q]
-                for c in range(source.size):
-                    total[c] += source[c]
+            count, before = min(step, end - first), first - begin
+            block, center = address_of(x) + first * channels * x.itemsize, address_of(shift)
+            sums, squared = address_of(first_order), address_of(second_order)
+            call_address(totals, (block, block, count, channels, center, center, squared))
             for c in range(channels):
-                shift[c] = total[c] / count
-            for q in range(first, last):
-                source = x[q]
-                for c in range(source.size):
-                    deviation = source[c] - shift[c]
-                    first_order[c] += deviation
-                    second_order[c] += deviation * deviation
+                shift[c] /= count
+            call_address(deviations, (block, block, count, channels, center, sums, squared))
             share = count / (before + count)
             for c in range(channels):
                 correction = np.float64(first_order[c]) / count
@@ -95,9 +90,9 @@ def _moments_of_rows(slot, slots, x, moments):
 
 
 @jit(parallel=True)
-def _moments_of_rows_parallel(slots, x, moments):
+def _moments_of_rows_parallel(slots, totals, deviations, x, moments):
     for slot in prange(slots):
-        _moments_of_rows(intp(slot), slots, x, moments)
+        _moments_of_rows(intp(slot), slots, totals, deviations, x, moments)
 
 
 moments_of_rows = Kernel(_moments_of_rows, _moments_of_rows_parallel)
@@ -145,7 +140,7 @@ normalize_rows = Kernel(_normalize_rows, _normalize_rows_parallel)
 
 @jit
 def _dots_of_planes(slot, slots, dout, x, mean, dots):
-    """dout, x (P, L), mean (C,) -> dots (P, 2) float64: the sums of dout and of dout * (x - mean)."""
+    """dout, x (P, L), mean (C,) -> dots (2, P) float64: the sums of dout and of dout * (x - mean)."""
     planes, length = x.shape
     channels = mean.size
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
@@ -159,8 +154,8 @@ def _dots_of_planes(slot, slots, dout, x, mean, dots):
                 b += gradient[i] * (source[i] - center)
             plain += a
             weighted += b
-        dots[plane, 0] = plain
-        dots[plane, 1] = weighted
+        dots[0, plane] = plain
+        dots[1, plane] = weighted
 
 
 @jit(parallel=True)
@@ -173,34 +168,43 @@ dots_of_planes = Kernel(_dots_of_planes, _dots_of_planes_parallel)
 
 
 @jit
-def _dots_of_rows(slot, slots, dout, x, mean, dots):
-    """dout, x (R, C), mean (C,) -> dots (bands, 2, C) float64; otherwise as `_dots_of_planes`."""
+def _dots_of_rows(slot, slots, sums, dout, x, mean, dots):
+    """dout, x (R, C), mean (C,) -> dots (2, bands, C) float64; otherwise as `_dots_of_planes`.
+
+    `sums` is the callback of `channel_sums`.
+    """
     rows, channels = x.shape
-    bands = dots.shape[0]
+    bands = dots.shape[1]
     step = max(BLOCK_ROWS, BLOCK // max(channels, 1))
     a, b = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
     for band in range(slot * bands // slots, (slot + 1) * bands // slots):
-        plain, weighted = dots[band, 0], dots[band, 1]
+        plain, weighted = dots[0, band], dots[1, band]
         plain[:] = 0
         weighted[:] = 0
         end = (band + 1) * rows // bands
         for first in range(band * rows // bands, end, step):
-            a[:] = 0
-            b[:] = 0
-            for q in range(first, min(first + step, end)):
-                gradient, source = dout[q], x[q]
-                for c in range(source.size):
-                    a[c] += gradient[c]
-                    b[c] += gradient[c] * (source[c] - mean[c])
+            place = first * channels * x.itemsize
+            call_address(
+                sums,
+                (
+                    address_of(x) + place,
+                    address_of(dout) + place,
+                    min(step, end - first),
+                    channels,
+                    address_of(mean),
+                    address_of(a),
+                    address_of(b),
+                ),
+            )
             for c in range(channels):
                 plain[c] += a[c]
                 weighted[c] += b[c]
 
 
 @jit(parallel=True)
-def _dots_of_rows_parallel(slots, dout, x, mean, dots):
+def _dots_of_rows_parallel(slots, sums, dout, x, mean, dots):
     for slot in prange(slots):
-        _dots_of_rows(intp(slot), slots, dout, x, mean, dots)
+        _dots_of_rows(intp(slot), slots, sums, dout, x, mean, dots)
 
 
 dots_of_rows = Kernel(_dots_of_rows, _dots_of_rows_parallel)

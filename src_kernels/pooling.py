@@ -1,10 +1,11 @@
-"""Pooling: each output row is a reduction of whole input rows, then of the columns inside the resulting row.
+"""Pooling of any windows along the columns of a plane: what `pool_rows` has no vector code for.
 
-All arrays are C-contiguous. Images are (planes, rows, columns): planes are (n, c) with NCHW; with NHWC planes are
-images and columns are (w, c). Windows come as tables (see `fastconv.pooling.windows`), so kernels know neither
-padding nor dilation: `cells[starts[o] : starts[o + 1]]` are the rows that row o is made of, and each of `runs` (tap,
-target, source, length) says that columns target, target + 1, ... have columns source, source + 1, ... in their windows,
-where columns are counted phase by phase if windows are `step` > 1 apart. Only cells inside the image are listed.
+Each output row is a reduction of whole input rows, then of the columns inside the resulting row. All arrays are
+C-contiguous. Images are (planes, rows, columns), planes are (n, c). Windows come as tables (see
+`fastconv.pooling.windows`), so kernels know neither padding nor dilation: `cells[starts[o] : starts[o + 1]]` are the
+rows that row o is made of, and each of `runs` (tap, target, source, length) says that columns target, target + 1, ...
+have columns source, source + 1, ... in their windows, where columns are counted phase by phase if windows are `step` >
+1 apart. Only cells inside the image are listed.
 
 Tasks are output rows, or planes where gradients are scattered, so no two threads write the same cell; outputs may be
 uninitialised. Loops read all operands before they choose: only then does LLVM vectorise the choice.
@@ -159,34 +160,25 @@ first_largest = Kernel(_first_largest, _first_largest_parallel)
 
 
 @jit
-def _scatter(slot, slots, dout, mask, dx, row_base, col_base, offset, bands):
-    """dout, mask (P, OH, G, L) -> dx (P, pixels, lanes): each gradient is added to the cell that its code names.
+def _scatter(slot, slots, dout, mask, dx, row_base, col_base, offset):
+    """dout, mask (P, OH, OW) -> dx (P, H * W): each gradient is added to the cell that its code names.
 
-    The cell lies at row_base[oh] + col_base[g, l] + offset[code] of the plane. With NCHW G is 1 and tasks are planes.
-    With NHWC L and the lanes are the channels; tasks are `bands` of channels of each image.
+    The cell lies at row_base[oh] + col_base[ow] + offset[code] of the plane. Tasks are planes.
     """
-    planes, rows, groups, width = dout.shape
-    pixels, lanes = dx.shape[1:]
-    tasks = planes * bands
-    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        plane = task // bands
-        band = task - plane * bands
-        for pixel in range(pixels):
-            dx[plane, pixel, band * lanes // bands : (band + 1) * lanes // bands] = 0
-        cell = dx[plane].reshape(pixels * lanes)
-        begin, end = band * width // bands, (band + 1) * width // bands
+    planes, rows, _ = dout.shape
+    for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
+        cell = dx[plane]
+        cell[:] = 0
         for oh in range(rows):
-            for g in range(groups):
-                gradient, code = dout[plane, oh, g, begin:end], mask[plane, oh, g, begin:end]
-                base = col_base[g, begin:end]
-                for i in range(gradient.size):
-                    cell[np.uintp(row_base[oh] + base[i] + offset[code[i]])] += gradient[i]
+            gradient, code = dout[plane, oh], mask[plane, oh]
+            for i in range(gradient.size):
+                cell[np.uintp(row_base[oh] + col_base[i] + offset[code[i]])] += gradient[i]
 
 
 @jit(parallel=True)
-def _scatter_parallel(slots, dout, mask, dx, row_base, col_base, offset, bands):
+def _scatter_parallel(slots, dout, mask, dx, row_base, col_base, offset):
     for slot in prange(slots):
-        _scatter(intp(slot), slots, dout, mask, dx, row_base, col_base, offset, bands)
+        _scatter(intp(slot), slots, dout, mask, dx, row_base, col_base, offset)
 
 
 scatter = Kernel(_scatter, _scatter_parallel)
@@ -234,8 +226,8 @@ sum_windows = Kernel(_sum, _sum_parallel)
 
 
 @jit
-def _spread(slot, slots, dout, dx, starts, covering, runs, step, row_divisor, col_divisor):
-    """The transpose of `_sum`: dout (P, OH, OW) -> dx (P, H, W).
+def _spread(slot, slots, dout, dx, starts, covering, runs, step, row_factor, col_factor):
+    """The transpose of `_sum`, times row_factor[oh] * col_factor[ow]: dout (P, OH, OW) -> dx (P, H, W).
 
     `covering[starts[h] : starts[h + 1]]` are the output rows whose windows contain row h of dx.
     """
@@ -253,9 +245,9 @@ def _spread(slot, slots, dout, dx, starts, covering, runs, step, row_divisor, co
             continue
         total[:] = 0
         for q in range(starts[h], starts[h + 1]):
-            row, divisor = dout[plane, covering[q]], row_divisor[covering[q]]
+            row, factor = dout[plane, covering[q]], row_factor[covering[q]]
             for i in range(total.size):
-                total[i] += row[i] / (divisor * col_divisor[i])
+                total[i] += row[i] * (factor * col_factor[i])
         target = phases if step > 1 else result
         target[:] = 0
         for r in range(runs.shape[0]):
@@ -268,9 +260,9 @@ def _spread(slot, slots, dout, dx, starts, covering, runs, step, row_divisor, co
 
 
 @jit(parallel=True)
-def _spread_parallel(slots, dout, dx, starts, covering, runs, step, row_divisor, col_divisor):
+def _spread_parallel(slots, dout, dx, starts, covering, runs, step, row_factor, col_factor):
     for slot in prange(slots):
-        _spread(intp(slot), slots, dout, dx, starts, covering, runs, step, row_divisor, col_divisor)
+        _spread(intp(slot), slots, dout, dx, starts, covering, runs, step, row_factor, col_factor)
 
 
 spread = Kernel(_spread, _spread_parallel)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from fastconv import arguments, runtime
-from fastconv._kernels.pooling import spread, sum_windows
+from fastconv import arguments
+from fastconv._kernels.pool_vectors import MEAN, SPREAD
 from fastconv.pooling.problem import PoolProblem, check_cache, checked_dout, flag, pool_problem
-from fastconv.pooling.windows import Axis, Stage
 
 # What window sums are divided by: the number of their cells with or without padding, nothing, or the part of a whole
 # window that lies in the padded image.
@@ -27,50 +25,47 @@ class AveragePoolCache:
     divisor: int
 
 
-@lru_cache(maxsize=256)
-def _divisors(
-    vertical: Axis, horizontal: Axis, lanes: int, dtype: np.dtype, counting: str, divisor: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """A divisor for each output row, and one for each output column (ow, lane): a window has their product."""
+def _factors(problem: PoolProblem, number: int, counting: str, divisor: int) -> tuple[np.ndarray, np.ndarray]:
+    """(divisors, their reciprocals) of a stage: one for each output row, then one for each of its columns.
+
+    A window has their product. The given divisor takes part in the last stage.
+    """
+    key = number, counting, divisor
+    if key in problem.factors:
+        return problem.factors[key]
+    stage = problem.stages[number]
+    vertical, horizontal = stage.vertical, stage.horizontal
     if counting == SUM:
-        rows, cols = np.ones(vertical.count, dtype), np.ones(horizontal.count, dtype)
+        rows, cols = np.ones(vertical.count), np.ones(horizontal.count)
     else:
-        rows, cols = (axis.divisors(counting != INSIDE).astype(dtype) for axis in (vertical, horizontal))
+        rows, cols = (axis.divisors(counting != INSIDE).astype(float) for axis in (vertical, horizontal))
         if counting == POWER:
-            rows, cols = rows / dtype.type(vertical.kernel), cols / dtype.type(horizontal.kernel)
-    return rows * dtype.type(divisor), np.repeat(cols, lanes)
-
-
-def _stage_divisors(problem: PoolProblem, stage: Stage, counting: str, divisor: int) -> tuple[np.ndarray, np.ndarray]:
-    once = divisor if stage is problem.stages[-1] else 1
-    return _divisors(stage.vertical, stage.horizontal, stage.lanes, problem.dtype, counting, once)
+            rows, cols = rows / vertical.kernel, cols / horizontal.kernel
+    if stage is problem.stages[-1]:
+        rows *= divisor
+    divisors = np.concatenate([rows, np.repeat(cols, stage.factors_per_column)])
+    result = divisors.astype(problem.dtype), (1 / divisors).astype(problem.dtype)
+    return problem.factors.setdefault(key, result)
 
 
 def averages(problem: PoolProblem, x: np.ndarray, counting: str, divisor: int = 1) -> np.ndarray:
     """Window sums over what `counting` says and over `divisor`, in the dtype to compute in."""
     x = arguments.dense(x, problem.dtype)
-    for stage in problem.stages:
+    for number, stage in enumerate(problem.stages):
         out = np.empty(stage.out_shape, problem.dtype)
         if out.size:
-            t = stage.tables
-            runtime.launch(
-                sum_windows, stage.work, x.reshape(stage.x_shape), out, t.starts, t.cells, t.runs, t.step,
-                *_stage_divisors(problem, stage, counting, divisor),
-            )  # fmt: skip
+            stage.run(MEAN, x, out, _factors(problem, number, counting, divisor)[0])
         x = out
     return x.reshape(problem.out_shape)
 
 
 def averages_gradient(problem: PoolProblem, dout: np.ndarray, counting: str, divisor: int = 1) -> np.ndarray:
     """Each cell gets the gradients of the windows that it lies in, over the windows' divisors."""
-    for stage in reversed(problem.stages):
+    for number in reversed(range(len(problem.stages))):
+        stage = problem.stages[number]
         dx = np.empty(stage.x_shape, problem.dtype)
         if dx.size:
-            t = stage.tables
-            runtime.launch(
-                spread, stage.work, dout.reshape(stage.out_shape), dx, t.cover_starts, t.covering, t.runs, t.step,
-                *_stage_divisors(problem, stage, counting, divisor),
-            )  # fmt: skip
+            stage.run(SPREAD, dout, dx, _factors(problem, number, counting, divisor)[1])
         dout = dx
     return dout.reshape(problem.x_shape)
 

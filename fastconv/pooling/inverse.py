@@ -73,7 +73,7 @@ def max_unpool_forward(
         raise TypeError(f"{function}: indices must be an array of integers, got dtype {indices.dtype}")
     if indices.shape != x.shape:
         raise ValueError(f"{function}: indices must have x's shape {x.shape}, got {indices.shape}")
-    N, C, sizes, channels_last = image_sizes(function, x, layout, axes)
+    N, C, sizes, channels_last = image_sizes(function, x.shape, layout, axes)
     outer = ((N,), (C,)) if channels_last else ((N, C), ())
     lengths = _output_lengths(function, axes, sizes, kernel_size, stride, padding, output_size, outer)
     cells = math.prod(lengths)

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import arguments, runtime
-from fastconv._kernels.pooling import first_largest, largest, scatter
+from fastconv import arguments
+from fastconv._kernels.pool_vectors import CHOSEN, FIRST_LARGEST, LARGEST
 from fastconv.pooling.problem import PoolProblem, check_cache, checked_dout, flag, pool_problem
-from fastconv.pooling.windows import Stage
 
 TIES = ("first", "split", "all")
 
@@ -36,9 +35,7 @@ def largest_values(problem: PoolProblem, x: np.ndarray) -> np.ndarray:
     for stage in problem.stages:
         out = np.empty(stage.out_shape, problem.dtype)
         if out.size:
-            t = stage.tables
-            images = x.reshape(stage.x_shape)
-            runtime.launch(largest, stage.work, images, out, t.starts, t.cells, t.taps, t.runs, t.step)
+            stage.run(LARGEST, x, out)
         x = out
     return x.reshape(problem.out_shape)
 
@@ -51,12 +48,9 @@ def first_maxima(problem: PoolProblem, x: np.ndarray) -> tuple[np.ndarray, tuple
     x = arguments.dense(x, problem.dtype)
     masks = []
     for stage in problem.stages:
-        out = np.empty(stage.out_shape, problem.dtype)
-        mask = np.empty(stage.out_shape, np.uint8 if stage.cells <= 256 else np.int32)
+        out, mask = np.empty(stage.out_shape, problem.dtype), np.empty(stage.out_shape, stage.mask_dtype)
         if out.size:
-            t = stage.tables
-            images = x.reshape(stage.x_shape)
-            runtime.launch(first_largest, stage.work, images, out, mask, t.starts, t.cells, t.taps, t.runs, t.step)
+            stage.run(FIRST_LARGEST, x, out, mask)
         masks.append(mask)
         x = out
     return x.reshape(problem.out_shape), tuple(masks)
@@ -80,34 +74,13 @@ def flat_indices(problem: PoolProblem, masks: tuple[np.ndarray, ...]) -> np.ndar
     return result.reshape(problem.out_shape).astype(np.int64, copy=False)
 
 
-def _scattered(stage: Stage, dout: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Every window's gradient goes to the cell that the mask names."""
-    vertical, horizontal, lanes = stage.vertical, stage.horizontal, stage.lanes
-    dx = np.empty(stage.x_shape, dout.dtype)
-    if not dx.size:
-        return dx
-    row = horizontal.size * lanes
-    taps = vertical.dilation * row * np.arange(vertical.kernel)[:, None]
-    offset = taps + horizontal.dilation * lanes * np.arange(horizontal.kernel)
-    first = horizontal.starts[:, None] * lanes + np.arange(lanes)
-    if lanes == 1:
-        bands, groups, pixels = 1, (1, horizontal.count), (stage.planes, 1, vertical.size * row)
-    else:
-        slots = runtime.slots_for(stage.work)
-        bands = 1 if stage.planes % slots == 0 else min(slots, lanes)
-        groups, pixels = (horizontal.count, lanes), (stage.planes, vertical.size * horizontal.size, lanes)
-    windows = (stage.planes, vertical.count, *groups)
-    runtime.launch(
-        scatter, stage.work, dout.reshape(windows), mask.reshape(windows), dx.reshape(pixels), vertical.starts * row,
-        first.reshape(groups), offset.ravel(), bands,
-    )  # fmt: skip
-    return dx
-
-
 def max_gradient(problem: PoolProblem, dout: np.ndarray, masks: tuple[np.ndarray, ...]) -> np.ndarray:
     """Every window's gradient goes to its first maximum."""
     for stage, mask in zip(reversed(problem.stages), reversed(masks), strict=True):
-        dout = _scattered(stage, dout, mask)
+        dx = np.empty(stage.x_shape, problem.dtype)
+        if dx.size:
+            stage.run(CHOSEN, dout, dx, mask)
+        dout = dx
     return dout.reshape(problem.x_shape)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from fastconv import arguments
 from fastconv.arguments import Pair
-from fastconv.pooling.windows import Axis, Stage, adaptive_axis, all_see_a_cell, window_count
+from fastconv.pooling.stages import Stage
+from fastconv.pooling.windows import Axis, adaptive_axis, all_see_a_cell, window_count
 
 LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 _ONE = Axis(1, 1, 1)
@@ -32,11 +33,11 @@ class PoolProblem:
     def _shape(self, lengths: Sequence[int]) -> tuple[int, ...]:
         return (self.N, *lengths, self.C) if self.channels_last else (self.N, self.C, *lengths)
 
-    @property
+    @cached_property
     def x_shape(self) -> tuple[int, ...]:
         return self._shape([axis.size for axis in self.axes])
 
-    @property
+    @cached_property
     def out_shape(self) -> tuple[int, ...]:
         return self._shape([axis.count for axis in self.axes])
 
@@ -46,6 +47,11 @@ class PoolProblem:
         return math.prod(axis.kernel for axis in self.axes)
 
     @cached_property
+    def factors(self) -> dict[tuple[int, str, int], tuple[np.ndarray, np.ndarray]]:
+        """What `average` keeps for its next call."""
+        return {}
+
+    @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """What the kernels do one after the other: rows and columns, then depth.
 
@@ -53,12 +59,12 @@ class PoolProblem:
         """
         planes, lanes = (self.N, self.C) if self.channels_last else (self.N * self.C, 1)
         if len(self.axes) == 1:
-            return (Stage(planes, _ONE, self.axes[0], lanes),)
+            return (Stage(planes, _ONE, self.axes[0], lanes, self.dtype),)
         *depth, vertical, horizontal = self.axes
         if not depth:
-            return (Stage(planes, vertical, horizontal, lanes),)
-        flat = Stage(planes * depth[0].size, vertical, horizontal, lanes)
-        return flat, Stage(planes, depth[0], _ONE, vertical.count * horizontal.count * lanes)
+            return (Stage(planes, vertical, horizontal, lanes, self.dtype),)
+        flat = Stage(planes * depth[0].size, vertical, horizontal, lanes, self.dtype)
+        return flat, Stage(planes, depth[0], _ONE, vertical.count * horizontal.count * lanes, self.dtype)
 
 
 def flag(function: str, name: str, value: Any) -> bool:
@@ -98,16 +104,23 @@ def pads_per_axis(function: str, padding: Any, axes: int) -> tuple[Pair, ...] | 
     return tuple(arguments.pair(function, "padding", entry, 0) for entry in padding)
 
 
-def image_sizes(function: str, x: np.ndarray, layout: Any, axes: int) -> tuple[int, int, tuple[int, ...], bool]:
-    """(N, C, lengths of the axes, whether channels are last) of an image batch."""
+def image_sizes(
+    function: str, shape: tuple[int, ...], layout: Any, axes: int
+) -> tuple[int, int, tuple[int, ...], bool]:
+    """(N, C, lengths of the axes, whether channels are last) of an image batch of that shape."""
     arguments.choice(function, "layout", layout, LAYOUTS[axes])
     if layout == LAYOUTS[axes][1]:
-        return x.shape[0], x.shape[-1], x.shape[1:-1], True
-    return x.shape[0], x.shape[1], x.shape[2:], False
+        return shape[0], shape[-1], shape[1:-1], True
+    return shape[0], shape[1], shape[2:], False
 
 
 def _times(lengths: Sequence[int]) -> str:
     return "x".join(map(str, lengths))
+
+
+def _plain(value: Any) -> bool:
+    """Whether equal values of this kind mean the same: True and 1.0 are equal to 1."""
+    return type(value) in (int, str, type(None)) or (type(value) is tuple and all(map(_plain, value)))
 
 
 def pool_problem(
@@ -121,7 +134,28 @@ def pool_problem(
     ValueError : padding of more than half a window (except "same"), a window that does not fit or sees no cell.
     TypeError : an argument of the wrong type.
     """
-    N, C, sizes, channels_last = image_sizes(function, x, layout, axes)
+    loose = (function, axes, x.shape, x.dtype, kernel_size, stride, padding, dilation, ceil_mode, layout)
+    windows = (kernel_size, stride, padding, dilation, layout)
+    known = type(ceil_mode) is bool and _plain(windows)
+    return _known_problem(*loose) if known else _shared(_new_problem(*loose))
+
+
+@lru_cache(maxsize=256)
+def _shared(problem: PoolProblem) -> PoolProblem:
+    """One object for all equal problems: it holds the tables of its kernels."""
+    return problem
+
+
+@lru_cache(maxsize=256)
+def _known_problem(*loose: Any) -> PoolProblem:
+    return _shared(_new_problem(*loose))
+
+
+def _new_problem(
+    function: str, axes: int, shape: tuple[int, ...], x_dtype: np.dtype, kernel_size: Any, stride: Any, padding: Any,
+    dilation: Any, ceil_mode: Any, layout: Any,
+) -> PoolProblem:  # fmt: skip
+    N, C, sizes, channels_last = image_sizes(function, shape, layout, axes)
     kernel = per_axis(function, "kernel_size", kernel_size, axes, 1)
     steps = kernel if stride is None else per_axis(function, "stride", stride, axes, 1)
     gaps = per_axis(function, "dilation", dilation, axes, 1)
@@ -155,12 +189,12 @@ def pool_problem(
                 f"stride {steps}, padding {pads}, dilation {gaps}"
             )
         result.append(axis)
-    return PoolProblem(N, C, tuple(result), channels_last, *arguments.dtypes(x))
+    return PoolProblem(N, C, tuple(result), channels_last, *arguments.dtypes(np.empty(0, x_dtype)))
 
 
 def adaptive_problem(function: str, axes: int, x: np.ndarray, output_size: Any, layout: Any) -> PoolProblem:
     """The windows of adaptive pooling: output_size is an integer or one for each axis, None for the size of x."""
-    N, C, sizes, channels_last = image_sizes(function, x, layout, axes)
+    N, C, sizes, channels_last = image_sizes(function, x.shape, layout, axes)
     if min(sizes) < 1:
         raise ValueError(f"{function}: x must have at least one cell along each axis, got shape {x.shape}")
     if output_size is None:
@@ -169,7 +203,7 @@ def adaptive_problem(function: str, axes: int, x: np.ndarray, output_size: Any, 
         output_size = [size if asked is None else asked for asked, size in zip(output_size, sizes, strict=True)]
     counts = per_axis(function, "output_size", output_size, axes, 1)
     windows = tuple(adaptive_axis(size, count) for size, count in zip(sizes, counts, strict=True))
-    return PoolProblem(N, C, windows, channels_last, *arguments.dtypes(x))
+    return _shared(PoolProblem(N, C, windows, channels_last, *arguments.dtypes(x)))
 
 
 def checked_dout(function: str, dout: Any, problem: PoolProblem) -> np.ndarray:

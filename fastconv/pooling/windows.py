@@ -80,80 +80,59 @@ def all_see_a_cell(axis: Axis) -> bool:
     return bool(axis.inside.any(axis=1).all())
 
 
-class Tables(NamedTuple):
-    """What the kernels of `src_kernels/pooling.py` walk."""
-
-    starts: np.ndarray  # (OH + 1,): where each output row's part of cells and taps begins
-    cells: np.ndarray  # rows of x that output rows are made of
-    taps: np.ndarray  # for each of them, kh * KW
-    runs: np.ndarray  # (R, 4): tap kw, first column of out, first column of x, length
-    step: int  # distance of a run's columns in x; above 1, x's columns are counted phase by phase
-    cover_starts: np.ndarray  # (H + 1,), like starts
-    covering: np.ndarray  # output rows whose windows contain each row of x
+MOST_STRAIGHT = 3  # vector kernels have code without a loop for windows of up to as many rows
 
 
-def _runs(axis: Axis, lanes: int) -> tuple[np.ndarray, int]:
-    """Columns (w, lane) of out and x that belong together, in runs as long as possible."""
+class Lists(NamedTuple):
+    """For each entry of an axis (a window, or a cell) what belongs to it, one after the other.
+
+    `members[starts[i] : starts[i + 1]]` are the cells of window i, or the windows that cell i lies in, and `taps` the
+    places of these cells in their windows.
+    """
+
+    starts: np.ndarray
+    members: np.ndarray
+    taps: np.ndarray
+
+    @property
+    def usual(self) -> int:
+        """How many members most entries have, 0 if that is more than MOST_STRAIGHT."""
+        counts = np.bincount(np.diff(self.starts))
+        usual = int(counts.argmax())
+        return usual if usual <= MOST_STRAIGHT else 0
+
+
+@lru_cache(maxsize=256)
+def cells_of_windows(axis: Axis) -> Lists:
+    """The cells of every window that lie inside the image."""
+    windows, taps = np.nonzero(axis.inside)  # sorted by window
+    return Lists(np.searchsorted(windows, np.arange(axis.count + 1)), axis.places[windows, taps], taps)
+
+
+@lru_cache(maxsize=256)
+def windows_of_cells(axis: Axis) -> Lists:
+    """The windows that every cell lies in."""
+    windows, taps = np.nonzero(axis.inside)
+    cells = axis.places[windows, taps]
+    order = np.argsort(cells, kind="stable")
+    return Lists(np.searchsorted(cells[order], np.arange(axis.size + 1)), windows[order], taps[order])
+
+
+@lru_cache(maxsize=256)
+def runs_of_columns(axis: Axis) -> tuple[np.ndarray, int]:
+    """(runs, step): columns of out and x that belong together, in runs as long as possible.
+
+    A run is (tap, first column of out, first column of x, length); its columns of x are `step` apart, and if that is
+    above 1 they are counted phase by phase.
+    """
     places, inside = axis.places, axis.inside
-    if axis.adaptive or (lanes > 1 and axis.stride > 1):
+    if axis.adaptive:
         windows, taps = np.nonzero(inside)
-        columns = taps, windows * lanes, places[windows, taps] * lanes, np.full(taps.size, lanes)
-        return np.stack(columns, axis=1), 1
+        return np.stack((taps, windows, places[windows, taps], np.ones_like(taps)), axis=1), 1
     step = axis.stride if axis.count > 1 else 1
     result = []
     for tap in np.flatnonzero(inside.any(axis=0)):  # all windows at once
         windows = np.flatnonzero(inside[:, tap])
         phase, column = places[windows[0], tap] % step, places[windows[0], tap] // step
-        source = (phase * -(-axis.size // step) + column) * lanes
-        result.append((tap, windows[0] * lanes, source, windows.size * lanes))
+        result.append((tap, windows[0], phase * -(-axis.size // step) + column, windows.size))
     return np.array(result), step
-
-
-@lru_cache(maxsize=256)
-def _tables(vertical: Axis, horizontal: Axis, lanes: int) -> Tables:
-    windows, taps = np.nonzero(vertical.inside)  # sorted by window
-    cells = vertical.places[windows, taps]
-    by_cell = np.argsort(cells, kind="stable")
-    runs, step = _runs(horizontal, lanes)
-    return Tables(
-        starts=np.searchsorted(windows, np.arange(vertical.count + 1)),
-        cells=cells,
-        taps=taps * horizontal.kernel,
-        runs=runs,
-        step=step,
-        cover_starts=np.searchsorted(cells[by_cell], np.arange(vertical.size + 1)),
-        covering=windows[by_cell],
-    )
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Pooling along one or two neighbouring axes, as the kernels see it: x is (planes, rows, columns * lanes)."""
-
-    planes: int
-    vertical: Axis
-    horizontal: Axis
-    lanes: int
-
-    @property
-    def x_shape(self) -> tuple[int, int, int]:
-        return self.planes, self.vertical.size, self.horizontal.size * self.lanes
-
-    @property
-    def out_shape(self) -> tuple[int, int, int]:
-        return self.planes, self.vertical.count, self.horizontal.count * self.lanes
-
-    @property
-    def cells(self) -> int:
-        """How many cells the largest window has."""
-        return self.vertical.kernel * self.horizontal.kernel
-
-    @property
-    def work(self) -> int:
-        """Numbers moved, times 8, for `runtime.launch`."""
-        rows = self.vertical.size * self.horizontal.size + self.vertical.count * self.horizontal.count
-        return 8 * self.planes * self.lanes * rows
-
-    @property
-    def tables(self) -> Tables:
-        return _tables(self.vertical, self.horizontal, self.lanes)
