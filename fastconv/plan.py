@@ -21,7 +21,7 @@ def conv2d_algorithms() -> list[str]:
     """Names that `algorithm=` takes besides "auto" and "fast".
 
     >>> conv2d_algorithms()
-    ['direct', 'im2col', 'depthwise']
+    ['direct', 'im2col', 'depthwise', 'winograd2x2', 'winograd4x4']
     """
     return [algorithm.name for algorithm in ALGORITHMS]
 
@@ -59,43 +59,47 @@ def candidates(problem: ConvProblem, direction: str, threads: int, relu: bool = 
     return offers
 
 
-def choose(offers: Sequence[Candidate], accuracy: str) -> Candidate:
-    """The offer predicted fastest among those whose accuracy is admitted; ties go to the earlier one."""
+def choose(offers: Sequence[Candidate], accuracy: str, bound: float = math.inf) -> Candidate:
+    """The offer predicted fastest among those whose accuracy is admitted; ties go to the earlier one.
+
+    Offers that need more than `bound` bytes of scratch are taken only if all do.
+    """
     admitted = [o for o in offers if not o.declined and (accuracy == "fast" or o.algorithm.exact)]
+    admitted = [o for o in admitted if bound == math.inf or o.work.workspace <= bound] or admitted
     return min(admitted, key=lambda offer: offer.work.cycles - getattr(offer.work, "spared", 0))
 
 
-def _chosen(problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool) -> Candidate:
+def _chosen(
+    problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool, bound: float = math.inf
+) -> Candidate:
     offers = candidates(problem, direction, threads, relu)
     if algorithm in CLASSES:
-        return choose(offers, algorithm)
+        return choose(offers, algorithm, bound)
     named = next(offer for offer in offers if offer.algorithm.name == algorithm)
     if not named.declined:
         return named
     if direction == "forward":
         raise ValueError(f"conv2d: algorithm {algorithm!r} cannot run this problem: {named.declined} ({problem})")
-    return choose(offers, "auto")  # a named algorithm serves the passes it supports
+    return choose(offers, "auto", bound)  # a named algorithm serves the passes it supports
 
 
-def _within(
-    bound: int, best: Candidate, problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool
-) -> Candidate:
+def _within(bound: int, problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool) -> Candidate:
     """As many images at a time as keep the workspace within `bound`; the whole batch if not even one image does.
 
-    What one image needs is weights brought into another form, and cutting the batch would only repeat that.
+    What one image needs is weights brought into another form: another algorithm may need less.
     """
     summed = direction == "gradient_w"
     dw_bytes = math.prod(problem.w_shape) * problem.dtype.itemsize if summed else 0
     images = problem.N
     while images > 1:
         images = -(-images // 2)
-        part = _chosen(replace(problem, N=images), direction, algorithm, threads, relu)
+        part = _chosen(replace(problem, N=images), direction, algorithm, threads, relu, bound - dw_bytes)
         if part.work.workspace + dw_bytes <= bound:
             left = problem.N % images
             rest = _chosen(replace(problem, N=left), direction, algorithm, threads, relu).work if left else None
             sizes = problem.N, images, part.work, rest
             return replace(part, work=SumInPieces(*sizes, dw_bytes) if summed else ImagesInPieces(*sizes))
-    return best
+    return _chosen(problem, direction, algorithm, threads, relu, bound)
 
 
 @lru_cache(maxsize=PLANS_KEPT)
@@ -105,7 +109,7 @@ def _cached(
     best = _chosen(problem, direction, algorithm, threads, relu)
     if best.work.workspace <= max_workspace:
         return best
-    return _within(max_workspace, best, problem, direction, algorithm, threads, relu)
+    return _within(max_workspace, problem, direction, algorithm, threads, relu)
 
 
 def plan(
