@@ -2,7 +2,8 @@
 
     out tile = A^T [ sum over c of (G w G^T) * (B^T x B) ] A          (see `winograd_transforms`)
 
-Tasks are (block of tiles, share of the panels of filters). A task transforms its tiles of `x`, all channels, into
+Tasks are (block of tiles, share of the panels of filters). Where all tiles make one block, a task may also transform
+the weights of its panels, which then never leave the cache. A task transforms its tiles of `x`, all channels, into
 `tiles` of its slot's scratch; then, panel by panel, multiplies every position's tiles (rows) by that position's
 weights (vectors over filters) with the register tile, and transforms the sums into pixels while they are in cache.
 Tiles are numbered through all images. `x` is channels-last and needs no padding: what lies outside is read from
@@ -22,6 +23,7 @@ from fastconv._kernels.jit import Kernel, jit
 from fastconv._kernels.register_tile import ADD
 from fastconv._kernels.simd import address_of, call_address, next_task
 from fastconv._kernels.winograd_transforms import TAPS
+from fastconv._kernels.winograd_weights import BAND, transform_channels
 
 
 class Winograd(NamedTuple):
@@ -51,6 +53,7 @@ class Winograd(NamedTuple):
     tiles_stride: int  # from one position's tiles to the next position's
     sums_stride: int  # the same for sums
     w_stride: int  # the same for weights
+    w_scratch: int  # numbers of a panel that a task transforms itself; 0: `w` has been transformed
     relu: int
 
 
@@ -126,8 +129,8 @@ def _store_transposed(transpose, out, results, first, count, f, width, g):
 
 @jit
 def _winograd(
-    slot, slots, counter, to_tiles, tile, from_tiles, transpose, x, w, bias, zeros, out, trow, acol, brow, srow,
-    addresses, scratch, g,
+    slot, slots, counter, to_tiles, tile, from_tiles, to_positions, copy, transpose, x, w, band_rows, w_rows, taps,
+    bias, zeros, out, trow, acol, brow, srow, addresses, bands, scratch, g, wg,
 ):  # fmt: skip
     item = x.itemsize
     positions = (g.m + TAPS - 1) ** 2
@@ -138,7 +141,9 @@ def _winograd(
     sources, targets = addresses[slot, : g.block * positions], addresses[slot, g.block * positions :]
     tiles = scratch[slot, : positions * g.tiles_stride]
     sums = scratch[slot, tiles.size : tiles.size + positions * g.sums_stride]
-    results = scratch[slot, tiles.size + sums.size :]
+    own_w = scratch[slot, tiles.size + sums.size : tiles.size + sums.size + g.w_scratch]
+    results = scratch[slot, tiles.size + sums.size + own_w.size :]
+    w_addresses = taps * item + address_of(bands[slot])
     while True:
         task = next_task(counter)
         if task >= blocks * shares:
@@ -166,8 +171,16 @@ def _winograd(
         for panel in range(share * g.share, min((share + 1) * g.share, panels)):
             f = panel * g.tile_cols
             width = min(g.tile_cols, g.filters - f)
+            weights = address_of(w) + panel * positions * g.w_stride * item
+            if g.w_scratch:
+                weights = address_of(own_w)
+                for c in range(0, g.channels, BAND):
+                    transform_channels(
+                        to_positions, copy, transpose, w, band_rows, w_rows, w_addresses, bands[slot], panel, c,
+                        weights, g.w_stride, g.tile_cols, wg,
+                    )  # fmt: skip
             for position in range(positions):
-                b = address_of(w) + (panel * positions + position) * g.w_stride * item
+                b = weights + position * g.w_stride * item
                 for k in range(0, g.channels, g.depth_block):
                     for i in range(0, count, g.tile_rows):
                         call_address(
@@ -212,13 +225,13 @@ def _winograd(
 
 @jit(parallel=True)
 def _winograd_parallel(
-    slots, counter, to_tiles, tile, from_tiles, transpose, x, w, bias, zeros, out, trow, acol, brow, srow, addresses,
-    scratch, g,
+    slots, counter, to_tiles, tile, from_tiles, to_positions, copy, transpose, x, w, band_rows, w_rows, taps, bias,
+    zeros, out, trow, acol, brow, srow, addresses, bands, scratch, g, wg,
 ):  # fmt: skip
     for slot in prange(slots):
         _winograd(
-            intp(slot), slots, counter, to_tiles, tile, from_tiles, transpose, x, w, bias, zeros, out, trow, acol,
-            brow, srow, addresses, scratch, g,
+            intp(slot), slots, counter, to_tiles, tile, from_tiles, to_positions, copy, transpose, x, w, band_rows,
+            w_rows, taps, bias, zeros, out, trow, acol, brow, srow, addresses, bands, scratch, g, wg,
         )  # fmt: skip
 
 

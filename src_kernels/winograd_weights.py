@@ -35,38 +35,55 @@ class WinogradWeights(NamedTuple):
 
 
 @jit
+def transform_channels(
+    to_positions, copy, transpose, w, band_rows, w_rows, addresses, scratch, panel, c, target, position_stride,
+    tile_cols, g,
+):  # fmt: skip
+    """Transform up to BAND channels, from c on, of a panel's filters; position p goes to target + p * position_stride.
+
+    `band_rows` and `w_rows` are the row offsets of a piece in `scratch` (9 * BAND * tile_cols) and in w, where it is
+    not transposed; `addresses` are those of the nine numbers of a filter in scratch.
+    """
+    item = w.itemsize
+    tap_major = g.pieces == TAPS * TAPS
+    steps = min(BAND, g.channels - c)
+    f = panel * tile_cols
+    width = min(tile_cols, g.filters - f)
+    pieces, rows, piece_size = steps, TAPS * TAPS, TAPS * TAPS * tile_cols
+    if tap_major:
+        pieces, rows, piece_size = g.pieces, steps, BAND * tile_cols
+    elif g.pieces == 1:
+        pieces, rows = 1, TAPS * TAPS * steps
+    for piece in range(pieces):
+        place = address_of(scratch) + piece * piece_size * item
+        source = address_of(w) + (c * g.channel_step + piece * g.piece_step + f * g.filter_step) * item
+        if g.transposed:
+            call_address(transpose, (place, tile_cols, source, g.filter_step, width, rows))
+        else:
+            call_address(copy, (place, address_of(band_rows), source, address_of(w_rows), rows, width, 1))
+    step = tile_cols if tap_major else TAPS * TAPS * tile_cols
+    call_address(
+        to_positions,
+        (steps, address_of(addresses), step, tile_cols, target + c * tile_cols * item, tile_cols, position_stride),
+    )
+
+
+@jit
 def _transform_weights(slot, slots, to_positions, copy, transpose, w, band_rows, w_rows, taps, scratch, out, g):
     """w -> out (P, positions, stride), of which channels * tile_cols numbers of each position are written.
 
-    `taps` holds the offsets of the nine numbers in scratch (slots, 9 * BAND * tile_cols); `band_rows` and `w_rows`
-    are the row offsets of a piece in scratch and in w, where it is not transposed.
+    `taps` holds the offsets of the nine numbers in scratch (slots, 9 * BAND * tile_cols).
     """
-    item = w.itemsize
     panels, _, position_stride = out.shape
     tile_cols = scratch.shape[1] // (TAPS * TAPS * BAND)
     bands = (g.channels + BAND - 1) // BAND
-    tap_major = g.pieces == TAPS * TAPS
-    addresses = taps * item + address_of(scratch[slot])
+    addresses = taps * w.itemsize + address_of(scratch[slot])
     for task in range(slot * panels * bands // slots, (slot + 1) * panels * bands // slots):
         panel, c = task // bands, task % bands * BAND
-        steps = min(BAND, g.channels - c)
-        f = panel * tile_cols
-        width = min(tile_cols, g.filters - f)
-        pieces, rows, piece_size = steps, TAPS * TAPS, TAPS * TAPS * tile_cols
-        if tap_major:
-            pieces, rows, piece_size = g.pieces, steps, BAND * tile_cols
-        elif g.pieces == 1:
-            pieces, rows = 1, TAPS * TAPS * steps
-        for piece in range(pieces):
-            target = address_of(scratch[slot]) + piece * piece_size * item
-            source = address_of(w) + (c * g.channel_step + piece * g.piece_step + f * g.filter_step) * item
-            if g.transposed:
-                call_address(transpose, (target, tile_cols, source, g.filter_step, width, rows))
-            else:
-                call_address(copy, (target, address_of(band_rows), source, address_of(w_rows), rows, width, 1))
-        step = tile_cols if tap_major else TAPS * TAPS * tile_cols
-        target = address_of(out[panel]) + c * tile_cols * item
-        call_address(to_positions, (steps, address_of(addresses), step, tile_cols, target, tile_cols, position_stride))
+        transform_channels(
+            to_positions, copy, transpose, w, band_rows, w_rows, addresses, scratch[slot], panel, c,
+            address_of(out[panel]), position_stride, tile_cols, g,
+        )  # fmt: skip
 
 
 @jit(parallel=True)

@@ -25,10 +25,14 @@ from fastconv.workspace import Scratch
 # Tiles of one task. Between 16 and 112 it makes no difference that can be measured, with 64 to 512 channels: the
 # register tile reads transformed tiles slowly enough to find them in L2 or L3.
 BLOCK = 64
+# Few tiles: weights beyond these bytes are transformed by the tasks that use them.
+OWN_WEIGHTS_TILES, OWN_WEIGHTS_BYTES = 256, 2 * 2**20
 # Cycles of transforming one vector of a tile, beside the products: input, output, weights. Writing 36 vectors a cache
 # line each to 36 places costs more than the arithmetic.
 _CYCLES = {2: (58.0, 50.0, 77.0), 4: (250.0, 112.0, 235.0)}
 _SLOWDOWN = 1.2  # of the products, whose operands come from L2
+# Bringing a number of w beside its neighbours, when filters lie side by side and when they do not.
+_CYCLES_PER_WEIGHT, _CYCLES_PER_WEIGHT_TRANSPOSED = 1.5, 4.0
 # Transformed weights beyond what the caches hold: written once, read by every block of tiles.
 _CACHED_WEIGHTS_BYTES, _CYCLES_PER_BYTE_BEYOND = 4 * 2**20, 0.7
 
@@ -68,8 +72,12 @@ class WinogradPass:
         tile_stride = ceil_div(channels, lanes) * lanes
         # One cache line more keeps positions out of each other's way: powers of two apart, they compete for few lines.
         line = 64 // itemsize
-        block = ceil_div(min(BLOCK, ceil_div(tiles, threads)), self.tile.rows) * self.tile.rows
         panels = ceil_div(filters, self.tile.cols)
+        w_bytes = self.positions * channels * panels * self.tile.cols * itemsize
+        # Few tiles and many weights: tasks share out the filters and transform the weights that they use.
+        self.own_weights = w_bytes > OWN_WEIGHTS_BYTES and tiles <= OWN_WEIGHTS_TILES and panels >= threads
+        block = tiles if self.own_weights else min(BLOCK, ceil_div(tiles, threads))
+        block = ceil_div(block, self.tile.rows) * self.tile.rows
         blocks = ceil_div(tiles, block)
         share = costs.split(panels, threads * costs.TASKS_PER_THREAD // blocks if threads > 1 else 1, 1)
         depth_block = min(channels, costs.DEPTH_BLOCK)
@@ -79,8 +87,10 @@ class WinogradPass:
             out_filter=1 if p.channels_last else out_height * out_width, tile_rows=self.tile.rows,
             tile_cols=self.tile.cols, block=block, share=share, depth_block=depth_block, tile_stride=tile_stride,
             tiles_stride=block * tile_stride + line, sums_stride=block * self.tile.cols + line,
-            w_stride=channels * self.tile.cols + line, relu=int(relu),
+            w_stride=channels * self.tile.cols + line, w_scratch=0, relu=int(relu),
         )  # fmt: skip
+        if self.own_weights:
+            self.geometry = self.geometry._replace(w_scratch=self.positions * self.geometry.w_stride)
         g = self.geometry
         self.weights = _weights(p, gradient)
         order = np.arange(TAPS * TAPS)[:: -1 if gradient else 1]
@@ -90,11 +100,12 @@ class WinogradPass:
         self.acol, self.brow = np.arange(channels), np.arange(channels) * g.tile_cols
         self.zeros = np.zeros(max(channels, filters) + g.tile_cols, p.dtype)
         spare = filters + g.tile_cols if p.channels_last else m * block * m * g.tile_cols
-        self.slot_numbers = self.positions * (g.tiles_stride + g.sums_stride) + spare
+        self.slot_numbers = self.positions * (g.tiles_stride + g.sums_stride) + g.w_scratch + spare
         self.w_shape = panels, self.positions, g.w_stride
         band_numbers = threads * TAPS * TAPS * BAND * g.tile_cols
         self.workspace = (
-            self.images * image_bytes + (math.prod(self.w_shape) + band_numbers) * itemsize
+            self.images * image_bytes
+            + ((0 if self.own_weights else math.prod(self.w_shape)) + band_numbers) * itemsize
             + threads * (self.slot_numbers * itemsize + block * (self.positions + m * m) * 8)
         )  # fmt: skip
         self.cycles = self._cycles(image_bytes)
@@ -108,8 +119,11 @@ class WinogradPass:
         inputs = tiles * shares * ceil_div(g.channels, lanes) * to_tiles
         outputs = tiles * ceil_div(g.filters, lanes) * from_tiles
         weights = g.channels * ceil_div(g.filters, lanes) * to_positions
-        weight_bytes = math.prod(self.w_shape) * p.dtype.itemsize
-        weights += max(weight_bytes - _CACHED_WEIGHTS_BYTES, 0) * _CYCLES_PER_BYTE_BEYOND
+        each = _CYCLES_PER_WEIGHT_TRANSPOSED if self.weights.transposed else _CYCLES_PER_WEIGHT
+        weights += g.channels * g.filters * TAPS * TAPS * each
+        if not self.own_weights:
+            weight_bytes = math.prod(self.w_shape) * p.dtype.itemsize
+            weights += max(weight_bytes - _CACHED_WEIGHTS_BYTES, 0) * _CYCLES_PER_BYTE_BEYOND
         cycles = products + inputs + outputs + weights + 3 * costs.CYCLES_PER_LAUNCH
         if not p.channels_last:
             each = costs.cycles_per_transposed(g.out_filter * p.dtype.itemsize)
@@ -125,15 +139,21 @@ class WinogradPass:
         return transformed
 
     def _transform(self, w: np.ndarray, transformed: np.ndarray) -> None:
-        g, itemsize = self.geometry, self.problem.dtype.itemsize
         slots = runtime.slots_for(w.size * 16)
         with Scratch() as scratch:
-            bands = scratch.take((slots, TAPS * TAPS * BAND * g.tile_cols), w.dtype)
             runtime.run_on(
-                transform_weights, slots, weight_transform(self.m, itemsize).address, copy_block(itemsize).address,
-                transpose_block(itemsize).address, w.reshape(-1), self.band_rows, self.w_rows, self.taps, bands,
-                transformed, self.weights,
+                transform_weights, slots, *self._weight_callbacks, w.reshape(-1), self.band_rows, self.w_rows,
+                self.taps, self._bands(slots, scratch), transformed, self.weights,
             )  # fmt: skip
+
+    @property
+    def _weight_callbacks(self) -> tuple[int, int, int]:
+        itemsize = self.problem.dtype.itemsize
+        callbacks = weight_transform(self.m, itemsize), copy_block(itemsize), transpose_block(itemsize)
+        return tuple(callback.address for callback in callbacks)  # type: ignore[return-value]
+
+    def _bands(self, slots: int, scratch: Scratch) -> np.ndarray:
+        return scratch.take((slots, TAPS * TAPS * BAND * self.geometry.tile_cols), self.problem.dtype)
 
     def run(
         self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
@@ -142,11 +162,13 @@ class WinogradPass:
         p, g, itemsize = self.problem, self.geometry, self.problem.dtype.itemsize
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
         with Scratch() as scratch:
-            transformed = prepared
-            if transformed is None:
+            if prepared is not None:
+                g, w = g._replace(w_scratch=0), prepared
+            elif not self.own_weights:
                 transformed = scratch.take(self.w_shape, p.dtype)
                 self._transform(w, transformed)
-            own = scratch.take((slots, self.slot_numbers), p.dtype)
+                w = transformed
+            own, bands = scratch.take((slots, self.slot_numbers), p.dtype), self._bands(slots, scratch)
             addresses = scratch.take((slots, g.block * (self.positions + g.m * g.m)), np.dtype(np.int64))
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
@@ -155,9 +177,10 @@ class WinogradPass:
                     runtime.run_on(
                         winograd, slots, np.zeros(1, np.int64), input_transform(self.m, itemsize).address,
                         register_tile(self.tile.rows, self.tile.vectors, itemsize).address,
-                        output_transform(self.m, itemsize).address, transpose_block(itemsize).address, x,
-                        transformed.reshape(-1), bias, self.zeros, out[images].reshape(-1), self.trow, self.acol,
-                        self.brow, self.srow, addresses, own, g._replace(images=len(operand[images])),
+                        output_transform(self.m, itemsize).address, *self._weight_callbacks, x, w.reshape(-1),
+                        self.band_rows, self.w_rows, self.taps, bias, self.zeros, out[images].reshape(-1), self.trow,
+                        self.acol, self.brow, self.srow, addresses, bands, own,
+                        g._replace(images=len(operand[images])), self.weights,
                     )  # fmt: skip
 
 
