@@ -16,7 +16,7 @@ from fastconv._kernels.isa import best_tile
 from fastconv._kernels.register_tile import LANE_BIAS, RELU, ROW_BIAS, register_tile
 from fastconv._kernels.small import Small, small
 from fastconv.algorithms import costs
-from fastconv.algorithms.axes import ForwardAxis
+from fastconv.algorithms.axes import ForwardAxis, GradientAxis
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.tables import offsets
 from fastconv.problem import ConvProblem
@@ -52,23 +52,27 @@ class SmallPass:
         if p.groups > 1 or p.multiply_adds >= _MOST_WORK * runtime.SERIAL_BELOW:
             return True
         plain = p.no_padding and (p.channels_last or p.stride == (1, 1))
-        product = p.no_padding and p.stride == (1, 1) and p.taps == 1
         padded = 0 if plain else p.padded[0] * p.padded[1] * p.C
         pixels, depth = p.N * p.OH * p.OW, p.C * p.taps
         if direction == "gradient_x":
-            return not (p.channels_last and product) or 2 * (pixels + p.F) > _MOST_ENTRIES
+            if p.stride != (1, 1):
+                return True
+            if p.channels_last:
+                return not p.no_padding or p.taps > 1 or 2 * (pixels + p.F) > _MOST_ENTRIES
+            reach = [n + gap * (k - 1) for n, k, gap in zip((p.H, p.W), (p.KH, p.KW), p.dilation, strict=True)]
+            return p.F * reach[0] * reach[1] + 2 * (p.C * (1 + p.H) + p.F * p.taps) > _MOST_ENTRIES
         if direction == "gradient_w":
-            entries = p.N * padded + 2 * (pixels + depth)
-            return not p.channels_last or pixels > _MOST_DEPTH or entries > _MOST_ENTRIES
+            copied = p.N * padded if p.channels_last else pixels * depth
+            return pixels > _MOST_DEPTH or copied + 2 * (pixels + depth + p.F) > _MOST_ENTRIES
         rows, images = (pixels, p.N) if p.channels_last else (p.F * (1 + p.OH), 1)
         return images * padded + 2 * (rows + depth) > _MOST_ENTRIES
 
     def __init__(self, problem: ConvProblem, direction: str, threads: int, relu: bool = False):
         self.problem, itemsize = problem, problem.dtype.itemsize
         if direction == "gradient_x":
-            tables, places = _product_by_transposed(problem)
+            tables, places = (_product_by_transposed if problem.channels_last else _rows_are_channels)(problem)
         elif direction == "gradient_w":
-            tables, places = _rows_are_taps(problem)
+            tables, places = (_rows_are_taps if problem.channels_last else _columns_are_taps)(problem)
         else:
             tables, places = (_rows_are_pixels if problem.channels_last else _rows_are_filters)(problem)
         gather, arow, acol, _, _, runs_from, _ = tables
@@ -153,6 +157,34 @@ def _rows_are_filters(p: ConvProblem) -> Tables:
     }  # fmt: skip
 
 
+def _rows_are_channels(p: ConvProblem) -> Tables:
+    """The gradient of x at stride 1, channels-first, one image at a time: sums over filters and taps of padded dout."""
+    vertical = GradientAxis.of(p.H, p.KH, 1, p.dilation[0], p.pads[0][0], p.OH)
+    horizontal = GradientAxis.of(p.W, p.KW, 1, p.dilation[1], p.pads[1][0], p.OW)
+    (down,), (across,), width = vertical.phases, horizontal.phases, horizontal.length
+    filters, channels, plane = np.arange(p.F), np.arange(p.C), vertical.length * width
+    gather = _NOTHING
+    if (vertical.length, width) != (p.OH, p.OW):
+        rows, columns = (
+            _inside(np.arange(axis.length), axis.front, outputs)
+            for axis, outputs in ((vertical, p.OH), (horizontal, p.OW))
+        )
+        numbers = (filters[:, None, None] * p.OH + rows[:, None]) * p.OW + columns
+        gather = np.where((rows[:, None] < 0) | (columns < 0), -1, numbers).ravel()
+    kernel_h, at_h = np.array(down.taps, np.int64).T
+    kernel_w, at_w = np.array(across.taps, np.int64).T
+    acol = offsets(filters * p.C * p.taps, kernel_h * p.KW, kernel_w)
+    brow = offsets(filters * plane, at_h * width, at_w)
+    cols, joined = (p.H - 1) * width + p.W, width == p.W or p.H == 1
+    runs_from = _NOTHING if joined else offsets(channels * cols, np.arange(p.H) * width)
+    runs_to = _NOTHING if joined else offsets(channels * p.H * p.W, np.arange(p.H) * p.W)
+    crow = channels * (p.H * p.W if joined else cols)
+    return [gather, channels * p.taps, acol, brow, crow, runs_from, runs_to], {
+        "parts": p.N, "x_part": p.F * p.OH * p.OW, "out_part": p.C * p.H * p.W, "cols": cols, "run_length": p.W,
+        "second_is_a": 1, "second_rows": 0, "second_cols": 0,
+    }  # fmt: skip
+
+
 _ALL_AT_ONCE = {"parts": 1, "x_part": 0, "out_part": 0, "run_length": 0, "second_is_a": 0}
 
 
@@ -184,6 +216,20 @@ def _rows_are_taps(p: ConvProblem) -> Tables:
     gather, starts, taps = _windows(p)
     tables = [gather, taps, starts, np.arange(starts.size) * p.F, np.arange(taps.size) * p.F, _NOTHING, _NOTHING]
     return tables, {**_ALL_AT_ONCE, "cols": p.F, "second_rows": 0, "second_cols": 0}
+
+
+def _columns_are_taps(p: ConvProblem) -> Tables:
+    """The gradient of w, channels-first: rows are filters; the windows of all pixels are gathered side by side."""
+    down = np.add.outer(np.arange(p.OH) * p.stride[0], np.arange(p.KH) * p.dilation[0])
+    across = np.add.outer(np.arange(p.OW) * p.stride[1], np.arange(p.KW) * p.dilation[1])
+    down, across = _inside(down, p.pads[0][0], p.H), _inside(across, p.pads[1][0], p.W)
+    rows, columns = down[:, None, None, :, None], across[:, None, None, :]  # (OH, OW, C, KH, KW)
+    planes = np.arange(p.N * p.C).reshape(p.N, 1, 1, p.C, 1, 1)
+    gather = np.where((rows < 0) | (columns < 0), -1, (planes * p.H + rows) * p.W + columns).ravel()
+    filters, pixels, depth = np.arange(p.F), p.OH * p.OW, p.C * p.taps
+    acol = offsets(np.arange(p.N) * p.F * pixels, np.arange(pixels))
+    tables = [gather, filters * pixels, acol, np.arange(acol.size) * depth, filters * depth, _NOTHING, _NOTHING]
+    return tables, {**_ALL_AT_ONCE, "second_is_a": 1, "cols": depth, "second_rows": 0, "second_cols": 0}
 
 
 def _product_by_transposed(p: ConvProblem) -> Tables:

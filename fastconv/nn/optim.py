@@ -123,10 +123,10 @@ class SGD(Optimizer):
     g = grad + weight_decay * w; v = momentum * v + g; w -= lr * v, or with `nesterov` w -= lr * (g + momentum * v)
     (Sutskever et al. 2013).
 
-    >>> w = Parameter(np.array([1.0, 2.0]), "w", grad=np.array([10.0, -10.0]))
-    >>> SGD([w], lr=0.1).step()
+    >>> w = Parameter(np.array([1.0, 2.0]), "w", grad=np.array([2.0, -2.0]))
+    >>> SGD([w], lr=0.25).step()
     >>> w.value.tolist()
-    [0.0, 3.0]
+    [0.5, 2.5]
     """
 
     slots = ("momentum",)
