@@ -30,6 +30,10 @@ from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.jit import compile_callback
 from fastconv._kernels.simd import I64, Emitter, integers
 
+# How far ahead of its rows a tile of planes prefetches: 4 to 16 KB do the same (8x32x112x112: 790 us), 2 KB less (940),
+# the next block of rows much less (1330): too late to help, and two thirds of it are already there.
+_AHEAD_BYTES = 4096
+
 ADD, BIAS, RELU = 1, 2, 4  # flags: out += result; bias per plane or channel; max(., 0)
 
 
@@ -309,9 +313,12 @@ class PlaneEmitter(RowsEmitter):
         self._store_cells(v, out, results, masked)
 
     def _prefetch(self, x, first):
+        """Ask for what comes `_AHEAD_BYTES` after the rows that are read now; planes lie one after the other."""
         builder, s = self.builder, self.sizes
         rows = self.rows.cells * self.rows.stride
-        base = builder.add(builder.mul(builder.add(self.row, I64(rows)), s["x_row"]), first)
+        base = builder.add(
+            builder.mul(self.row, s["x_row"]), builder.add(first, I64(_AHEAD_BYTES // self.simd.itemsize))
+        )
         for row in range(rows):
             pointer = self.simd.at(x, builder.add(base, builder.mul(s["x_row"], I64(row))))
             for i in range(max(self.load_step, 1)):

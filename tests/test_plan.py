@@ -13,7 +13,7 @@ from fastconv import conv2d, conv2d_backward, conv2d_forward, explain_conv2d, ru
 from fastconv import plan as planning
 from fastconv.algorithms import ALGORITHMS, PASSES
 from fastconv.algorithms.axes import ForwardAxis, GradientAxis
-from fastconv.catalogue import EDGES, case
+from fastconv.catalogue import EDGES, Case, case
 from fastconv.plan import Candidate, candidates, choose, conv2d_algorithms, plan
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
@@ -123,7 +123,8 @@ def test_explain():
 
 @pytest.mark.parametrize("name", conv2d_algorithms())
 def test_explain_a_named_algorithm(name):
-    found = explain_conv2d((2, 8, 20, 20), (16, 8, 3, 3), algorithm=name)
+    channels, groups = (1, 8) if name == "depthwise" else (8, 1)
+    found = explain_conv2d((2, 8, 20, 20), (16, channels, 3, 3), groups=groups, algorithm=name)
     assert found.chosen["forward"] == name
 
 
@@ -224,3 +225,15 @@ def test_candidates_offer_or_say_why():
             assert [o.algorithm.name for o in offers] == conv2d_algorithms()
             for o in offers:
                 assert o.declined or (o.work.cycles > 0 and o.work.workspace >= 0 and callable(o.work.run))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_depthwise_layers_are_run_as_such(layout):
+    """A layer of one channel, which `depthwise` can run too, stays with what multiplies faster."""
+    for channels, size, stride in ((32, 112, 1), (128, 56, 2), (1024, 7, 1)):
+        shapes = Case("layer", 8, channels, size, size, channels, 3, 3, stride, 1, 1, channels)
+        found = explain_conv2d(shapes.x_shape(layout), shapes.w_shape(layout), layout=layout, **shapes.options)
+        assert set(found.chosen.values()) == {"depthwise"}
+    first = case("lenet first 5x5 28")
+    found = explain_conv2d(first.x_shape(layout), first.w_shape(layout), layout=layout, **first.options)
+    assert found.chosen["forward"] == "direct"

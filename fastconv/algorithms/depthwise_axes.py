@@ -9,7 +9,7 @@ from fastconv.algorithms.costs import ceil_div
 from fastconv.problem import ConvProblem
 
 # Rows of one tile: multiples of 7 for networks that halve 224, of 8 for powers of two; few sizes, as each is compiled.
-_CELLS = (7, 8, 4, 2, 1)
+CELLS = (7, 8, 4, 2, 1)
 _MOST_TAPS = 7  # weights of one column of taps, beside 8 sums and an input vector, in 16 registers
 _MOST_READS = 22  # input rows of one tile
 
@@ -68,9 +68,9 @@ def axis_outputs(p: ConvProblem, axis: int, gradient: bool) -> list[Outputs]:
     return phases
 
 
-def best_cells(count: int) -> int:
+def best_cells(count: int, most: int = max(CELLS)) -> int:
     """How many of `count` output rows one tile takes: the fewest rows computed, a tile counted as one more."""
-    return min(_CELLS, key=lambda cells: ceil_div(count, cells) * (cells + 1))
+    return min((cells for cells in CELLS if cells <= most), key=lambda cells: ceil_div(count, cells) * (cells + 1))
 
 
 def tile_rows(cells: int, outputs: Outputs) -> Rows:
@@ -81,8 +81,9 @@ def tile_rows(cells: int, outputs: Outputs) -> Rows:
     return Rows(cells, 1, 1, 1)
 
 
-def whole_cells(count: int) -> int:
+def whole_cells(count: int, most: int = max(CELLS)) -> int:
     """As `best_cells`, where rows that fill no tile go to a smaller one, which counts as two."""
     return min(
-        (cells for cells in _CELLS if cells <= count), key=lambda cells: count // cells + 2 * (count % cells > 0)
+        (cells for cells in CELLS if cells <= min(count, most)),
+        key=lambda cells: count // cells + 2 * (count % cells > 0),
     )
