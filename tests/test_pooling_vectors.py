@@ -83,6 +83,22 @@ def test_channels_around_vectors(name, dtype):
         check(special_numbers(channels, (1, channels, 6, 9)), name, "NHWC", dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (5, 40)])
+def test_averages_of_whole_planes(size, dtype):
+    x = np.random.default_rng(4).standard_normal((3, 5, *size)).astype(dtype)
+    windows = [oracle.axis_windows(length, length, 1, (0, 0)) for length in size]
+    dout = np.random.default_rng(5).standard_normal((3, 5, 1, 1)).astype(dtype)
+    expected = oracle.avg_gradient(x, windows, dout)
+    for forward, backward in (
+        (pooling.global_avg_pool2d_forward, pooling.global_avg_pool2d_backward),
+        (lambda v: pooling.avg_pool2d_forward(v, size, stride=1), pooling.avg_pool2d_backward),
+    ):
+        out, cache = forward(x)
+        assert_close(out, oracle.avg_pool(x, windows), x[0, 0].size)
+        assert_close(backward(dout, cache), expected, 1)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rows_shared_by_threads(layout, monkeypatch):
     """Shares that begin and end inside planes, more rows than a band."""
