@@ -85,6 +85,7 @@ POOLINGS = (
     (2, {}),
     ((3, 2), {"stride": (2, 1), "padding": 1}),
     (3, {"stride": 1, "padding": "same"}),
+    (3, {"stride": 2, "padding": 1}),
     (2, {"stride": 3, "dilation": 2, "padding": 1, "ceil_mode": True}),
     (1, {"stride": 5}),
 )

@@ -11,6 +11,7 @@ import numpy as np
 from fastconv import runtime
 from fastconv._kernels import pooling as any_columns
 from fastconv._kernels.pool_channels import channels_kernel
+from fastconv._kernels.pool_planes import mean_of_planes, spread_over_planes
 from fastconv._kernels.pool_row_blocks import CODE_BITS, pixels_of_block, vectors_of_window
 from fastconv._kernels.pool_rows import rows_kernel
 from fastconv._kernels.pool_vectors import CHOSEN, FIRST_LARGEST, KINDS_WITH_MASK, LARGEST, LISTS, MEAN, SPREAD, pool
@@ -77,7 +78,11 @@ class Stage:
         if kind not in self._passes:
             self._passes[kind] = self._vector_pass(kind)
         chosen = self._passes[kind]
-        if chosen is None:
+        if chosen is None and self._of_planes and kind == MEAN:
+            runtime.launch(mean_of_planes, self.work, source.reshape(self.planes, -1), target.reshape(-1), extra)
+        elif chosen is None and self._of_planes and kind == SPREAD:
+            runtime.launch(spread_over_planes, self.work, source.reshape(-1), target.reshape(self.planes, -1), extra)
+        elif chosen is None:
             self._run_any_columns(kind, source, target, extra)
         else:
             source, target, extra = source.reshape(-1), target.reshape(-1), extra.reshape(-1)
@@ -107,8 +112,17 @@ class Stage:
         """How often the factor of a column must be repeated for the kernels of MEAN and SPREAD."""
         return self.lanes if self._of_rows else 1
 
+    @cached_property
+    def _of_planes(self) -> bool:
+        """Whether there is one window, and it is the plane."""
+        return self.lanes == 1 and all(
+            (axis.count, axis.kernel, axis.pads) == (1, axis.size, (0, 0)) for axis in (self.vertical, self.horizontal)
+        )
+
     def _vector_pass(self, kind: int) -> VectorPass | None:
-        """The vector kernel for the pass; None where numbers lie side by side in windows that it has no code for."""
+        """The vector kernel for the pass; None where another one is better or has to do."""
+        if self._of_planes and kind in (MEAN, SPREAD):
+            return None
         itemsize, code_bits = self.dtype.itemsize, 8 * self.mask_dtype.itemsize
         lists = windows_of_cells if kind in (CHOSEN, SPREAD) else cells_of_windows
         rows, cols = lists(self.vertical), lists(self.horizontal)
