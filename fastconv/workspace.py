@@ -80,6 +80,16 @@ def held_bytes() -> int:
     return _free_bytes
 
 
+def _drop(buffer: np.ndarray) -> None:
+    """Take back a result's memory, at once unless the lock is held, perhaps further up in this very thread."""
+    _dropped.append(buffer)
+    if _lock.acquire(blocking=False):
+        try:
+            _collect()
+        finally:
+            _lock.release()
+
+
 class _Lease:
     """Owns the memory of a result until the last array that shares it is gone."""
 
@@ -91,7 +101,7 @@ class _Lease:
             "data": (buffer.ctypes.data, False), "shape": shape, "typestr": dtype.str, "version": 3,
         }  # fmt: skip
 
-    def __del__(self, drop: Any = _dropped.append) -> None:
+    def __del__(self, drop: Any = _drop) -> None:
         drop(self._buffer)
 
 
