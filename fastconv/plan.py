@@ -19,7 +19,7 @@ def conv2d_algorithms() -> list[str]:
     """Names that `algorithm=` takes besides "auto" and "fast".
 
     >>> conv2d_algorithms()
-    ['direct', 'im2col']
+    ['direct', 'im2col', 'few_channels']
     """
     return [algorithm.name for algorithm in ALGORITHMS]
 

@@ -7,9 +7,9 @@ means one module and one entry here.
 
 from __future__ import annotations
 
-from fastconv.algorithms import direct, im2col
+from fastconv.algorithms import direct, few_channels, im2col
 from fastconv.algorithms.base import PASSES, Algorithm
 
-ALGORITHMS: tuple[Algorithm, ...] = (direct.ALGORITHM, im2col.ALGORITHM)
+ALGORITHMS: tuple[Algorithm, ...] = (direct.ALGORITHM, im2col.ALGORITHM, few_channels.ALGORITHM)
 
 __all__ = ["ALGORITHMS", "PASSES", "Algorithm"]
