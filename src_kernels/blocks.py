@@ -42,6 +42,29 @@ def transpose_block(itemsize: int):
     return compile_callback(transpose, integers(6))
 
 
+@cache
+def interleave_pairs(itemsize: int):
+    """Callback (dst, a, b, pairs, single): dst[2 * i] = a[i], dst[2 * i + 1] = b[i] for i < pairs; then a[pairs] too
+    if `single`."""
+    ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
+
+    def interleave(dst, a, b, pairs, single):
+        _emit_interleave(ITEMSIZE, BITS, dst, a, b, pairs, single)
+
+    return compile_callback(interleave, integers(5))
+
+
+@cache
+def separate_pairs(itemsize: int):
+    """Callback (a, b, src, pairs): a[i] = src[2 * i], b[i] = src[2 * i + 1] for i < pairs."""
+    ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
+
+    def separate(a, b, src, pairs):
+        _emit_separate(ITEMSIZE, BITS, a, b, src, pairs)
+
+    return compile_callback(separate, integers(4))
+
+
 @intrinsic(prefer_literal=True)
 def _emit_copy(typingctx, ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step):
     itemsize = ITEMSIZE.literal_value
@@ -109,6 +132,59 @@ def _emit_transpose(typingctx, ITEMSIZE, BITS, dst, dst_stride, src, src_stride,
         return context.get_dummy_value()
 
     return types.void(ITEMSIZE, BITS, dst, dst_stride, src, src_stride, rows, cols), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _emit_interleave(typingctx, ITEMSIZE, BITS, dst, a, b, pairs, single):
+    itemsize = ITEMSIZE.literal_value
+
+    def codegen(context, builder, signature, args):
+        simd = Emitter(builder, itemsize)
+        dst, a, b, pairs, single = args[2:]
+        dst, a, b = simd.pointer(dst), simd.pointer(a), simd.pointer(b)
+        lanes = simd.lanes
+        merged = [source for i in range(lanes) for source in (i, lanes + i)]
+        count = builder.add(builder.mul(pairs, I64(2)), single)
+        vectors = builder.sdiv(builder.add(builder.add(pairs, single), I64(lanes - 1)), I64(lanes))
+        with cgutils.for_range(builder, vectors) as loop:
+            first = builder.mul(loop.index, I64(lanes))
+            to = builder.mul(first, I64(2))
+            left = simd.load(simd.at(a, first), simd.first_lanes(builder.sub(builder.add(pairs, single), first)))
+            right = simd.load(simd.at(b, first), simd.first_lanes(builder.sub(pairs, first)))
+            for half in range(2):
+                place = builder.add(to, I64(half * lanes))
+                mask = simd.first_lanes(builder.sub(count, place))
+                simd.store(
+                    simd.shuffle(left, right, merged[half * lanes : (half + 1) * lanes]), simd.at(dst, place), mask
+                )
+        return context.get_dummy_value()
+
+    return types.void(ITEMSIZE, BITS, dst, a, b, pairs, single), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _emit_separate(typingctx, ITEMSIZE, BITS, a, b, src, pairs):
+    itemsize = ITEMSIZE.literal_value
+
+    def codegen(context, builder, signature, args):
+        simd = Emitter(builder, itemsize)
+        a, b, src, pairs = args[2:]
+        a, b, src = simd.pointer(a), simd.pointer(b), simd.pointer(src)
+        lanes = simd.lanes
+        count = builder.mul(pairs, I64(2))
+        with cgutils.for_range(builder, builder.sdiv(builder.add(pairs, I64(lanes - 1)), I64(lanes))) as loop:
+            first = builder.mul(loop.index, I64(lanes))
+            halves = []
+            for half in range(2):
+                place = builder.add(builder.mul(first, I64(2)), I64(half * lanes))
+                halves.append(simd.load(simd.at(src, place), simd.first_lanes(builder.sub(count, place))))
+            mask = simd.first_lanes(builder.sub(pairs, first))
+            for parity, target in enumerate((a, b)):
+                numbers = simd.shuffle(*halves, list(range(parity, 2 * lanes, 2)))
+                simd.store(numbers, simd.at(target, first), mask)
+        return context.get_dummy_value()
+
+    return types.void(ITEMSIZE, BITS, a, b, src, pairs), codegen
 
 
 def transposed(simd: Emitter, block: list) -> list:

@@ -26,12 +26,14 @@ class Machine:
     tiles : register-tile shapes and their speed, (rows, vectors, cycles of one step of the depth loop): the
         accumulators, the vectors of one B row and a broadcast fit into the registers. Shapes of few rows and many
         vectors serve matrices with few rows.
+    dots : the same for `dot_tile`: (rows, columns, cycles of one step).
     """
 
     name: str
     vector_bits: int
     fma: bool
     tiles: tuple[tuple[int, int, float], ...]
+    dots: tuple[tuple[int, int, float], ...]
 
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in one register."""
@@ -40,10 +42,13 @@ class Machine:
 
 # (rows, vectors, cycles of one step): cycles are what `fastconv bench --tiles` measures, on a machine with two FMA
 # and two load units per cycle; shapes above 8 x 3 that would fit on paper (12 x 2, 14 x 2) spill and are absent.
-# Shapes of few rows wait for loads: their vectors mostly straddle cache lines, which costs a load each.
+# Shapes of one or two rows wait for loads: their vectors mostly straddle cache lines, which costs a load each.
 _TILES_32_REGISTERS = (
     (8, 3, 12.2), (6, 4, 12.2), (8, 2, 8.2), (8, 1, 5.5), (4, 6, 13.0), (3, 8, 14.0), (2, 8, 12.0), (1, 8, 11.0),
 )  # fmt: skip
+# (rows, columns, cycles of one step) of dot products whose operands mostly straddle cache lines.
+_DOTS_32_REGISTERS = ((8, 3, 16.3), (6, 4, 14.4), (5, 5, 13.9), (4, 6, 14.0), (3, 8, 15.8), (2, 10, 15.5), (1, 8, 11.0))
+_DOTS_16_REGISTERS = ((4, 3, 6.5), (3, 4, 6.5), (6, 2, 7.0), (2, 5, 6.5), (1, 8, 9.0))
 _TILES_16_REGISTERS = ((6, 2, 6.2), (4, 3, 6.3), (8, 1, 5.5), (2, 4, 6.5), (1, 8, 9.0))
 
 
@@ -62,6 +67,20 @@ class TileShape:
         return -(-rows // self.rows) * -(-cols // self.cols) * (self.cycles * depth + CALL_CYCLES * calls)
 
 
+@dataclass(frozen=True)
+class DotShape:
+    """A tile of `rows` x `cols` dot products: `cycles` per step of one vector, `call` per call."""
+
+    rows: int
+    cols: int
+    cycles: float
+    call: float = 110.0  # loading and storing its accumulators too
+
+    def cycles_for(self, rows: int, cols: int) -> float:
+        """Cycles of one step of a matrix of rows x cols dot products."""
+        return -(-rows // self.rows) * -(-cols // self.cols) * (self.cycles + self.call / 64)
+
+
 # Calling a tile, clearing and storing its accumulators: 70 to 81 cycles measured for every shape of two vectors and up.
 CALL_CYCLES = 75.0
 
@@ -76,19 +95,30 @@ def host_features() -> set[str]:
 def _detect() -> Machine:
     features = host_features()
     if platform.machine().lower() in ("arm64", "aarch64"):
-        return Machine("NEON", 128, True, _TILES_32_REGISTERS)
+        return Machine("NEON", 128, True, _TILES_32_REGISTERS, _DOTS_32_REGISTERS)
     if "avx512f" in features:
-        return Machine("AVX-512", 512, True, _TILES_32_REGISTERS)
+        return Machine("AVX-512", 512, True, _TILES_32_REGISTERS, _DOTS_32_REGISTERS)
     if "avx2" in features and "fma" in features:
-        return Machine("AVX2", 256, True, _TILES_16_REGISTERS)
-    return Machine("128-bit", 128, {"avx", "fma"} <= features, _TILES_16_REGISTERS)  # FMA needs AVX's encoding
+        return Machine("AVX2", 256, True, _TILES_16_REGISTERS, _DOTS_16_REGISTERS)
+    return Machine(
+        "128-bit", 128, {"avx", "fma"} <= features, _TILES_16_REGISTERS, _DOTS_16_REGISTERS
+    )  # FMA needs AVX's encoding
 
 
 MACHINE = _detect()
 
 
+def tile_shapes(itemsize: int) -> list[TileShape]:
+    """The machine's register tiles for numbers of one item size."""
+    lanes = MACHINE.lanes(itemsize)
+    return [TileShape(rows, vectors, vectors * lanes, cycles) for rows, vectors, cycles in MACHINE.tiles]
+
+
 def best_tile(rows: int, cols: int, itemsize: int) -> TileShape:
     """The tile shape that covers a matrix of rows x cols numbers in the fewest cycles."""
-    lanes = MACHINE.lanes(itemsize)
-    shapes = [TileShape(r, v, v * lanes, cycles) for r, v, cycles in MACHINE.tiles]
-    return min(shapes, key=lambda shape: shape.cycles_for(rows, cols, 256))
+    return min(tile_shapes(itemsize), key=lambda shape: shape.cycles_for(rows, cols, 256))
+
+
+def best_dots(rows: int, cols: int) -> DotShape:
+    """The shape that covers a matrix of rows x cols dot products in the fewest cycles."""
+    return min((DotShape(*shape) for shape in MACHINE.dots), key=lambda shape: shape.cycles_for(rows, cols))

@@ -13,14 +13,20 @@ from fastconv._kernels.simd import address_of, call_address
 
 
 @jit
-def _pad_planes(slot, slots, x, out, top, left, stride_h, stride_w, phases_h, phases_w):
+def _pad_planes(slot, slots, separate, x, out, top, left, stride_h, stride_w, phases_h, phases_w):
     """x (P, H, W) -> out (P, phases_h.size, phases_w.size, Hq, Wq): the zero-padded plane, split by stride.
 
     Padded row `top + ih` lands in phase (top + ih) % stride_h, at row (top + ih) // stride_h; columns likewise. Only
     the listed phases are kept: a 1x1 kernel with stride 2 needs one of four. With stride 1 this is plain padding.
+    Both phases of stride 2 are made at once, by `separate` (the address of `separate_pairs`): 0.2 instead of 2 cycles
+    a number.
     """
     planes, height, width = x.shape
     rows, cols = out.shape[3], out.shape[4]
+    item = x.itemsize
+    both = stride_w == 2 and phases_w.size == 2
+    odd = left % 2  # input column `odd` is the first of phase 0
+    pairs = max(min((width - odd) // 2, cols - (left + odd) // 2), 0)
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
         for a in range(phases_h.size):
             for b in range(phases_w.size):
@@ -43,6 +49,19 @@ def _pad_planes(slot, slots, x, out, top, left, stride_h, stride_w, phases_h, ph
                         source = x[plane, ih, first_w + skip : first_w + end]
                         for j in range(inside.size):
                             inside[j] = source[j]
+                    elif both and pairs > 0:
+                        # What is not part of a pair: one number before the pairs, one after them, of either phase.
+                        at = (left + odd) // 2 - skip  # the first pair's place
+                        if at > 0:
+                            inside[0] = x[plane, ih, first_w + 2 * skip]
+                        if at + pairs < inside.size:
+                            inside[at + pairs] = x[plane, ih, first_w + 2 * (skip + at + pairs)]
+                        if b == 1:
+                            even = address_of(out[plane, a, 0, i]) + (left + odd) // 2 * item
+                            call_address(
+                                separate,
+                                (even, even + rows * cols * item, address_of(x[plane, ih]) + odd * item, pairs),
+                            )
                     elif inside.size > 0:
                         whole = x[plane, ih, first_w + skip * stride_w :]
                         for j in range(inside.size):
@@ -50,9 +69,9 @@ def _pad_planes(slot, slots, x, out, top, left, stride_h, stride_w, phases_h, ph
 
 
 @jit(parallel=True)
-def _pad_planes_parallel(slots, x, out, top, left, stride_h, stride_w, phases_h, phases_w):
+def _pad_planes_parallel(slots, separate, x, out, top, left, stride_h, stride_w, phases_h, phases_w):
     for slot in prange(slots):
-        _pad_planes(intp(slot), slots, x, out, top, left, stride_h, stride_w, phases_h, phases_w)
+        _pad_planes(intp(slot), slots, separate, x, out, top, left, stride_h, stride_w, phases_h, phases_w)
 
 
 pad_planes = Kernel(_pad_planes, _pad_planes_parallel)

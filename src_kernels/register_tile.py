@@ -49,15 +49,17 @@ def _emit_tile(
     )
 
     def codegen(context, builder, signature, args):
-        _TileEmitter(builder, *shape).emit(*args[4:])
+        TileEmitter(builder, *shape).emit(*args[4:])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-class _TileEmitter:
-    def __init__(self, builder, rows, vectors, itemsize):
+class TileEmitter:
+    def __init__(self, builder, rows, vectors, itemsize, pinned=False):
         self.rows, self.vectors = rows, vectors
+        self.few_rows = rows < vectors
+        self.pinned = pinned or self.few_rows  # see `Emitter.compute_here`; 6 x 4 and 8 x 3 are as fast without
         self.builder, self.simd = builder, Emitter(builder, itemsize)
         self.cells = [(m, v) for m in range(rows) for v in range(vectors)]
 
@@ -66,7 +68,7 @@ class _TileEmitter:
         a, b, c, bias = (simd.pointer(p) for p in (a, b, c, bias))
         arow, acol, brow, crow = (simd.pointer(p, I64) for p in (arow, acol, brow, crow))
         last = builder.sub(rows, I64(1))
-        row = [self._minimum(I64(m), last) for m in range(self.rows)]
+        row = [self.minimum(I64(m), last) for m in range(self.rows)]
         a_rows = [simd.at(a, builder.load(simd.at(arow, r))) for r in row]
         width = I64(self.vectors * simd.lanes)
         with builder.if_else(builder.icmp_signed("==", cols, width)) as (full, partial):
@@ -74,54 +76,81 @@ class _TileEmitter:
                 with branch:
                     if masks is None:
                         masks = [simd.first_lanes(builder.sub(cols, I64(v * simd.lanes))) for v in range(self.vectors)]
-                    sums = self._multiply(depth, a_rows, acol, b, brow, masks)
-                    self._finish(sums, c, crow, row, rows, bias, flags, masks)
 
-    def _multiply(self, depth, a_rows, acol, b, brow, masks):
-        """The loop over k; returns the accumulators. LLVM turns the allocated cells into registers."""
+                    def place_b(offset, v):
+                        return simd.at(simd.at(b, offset), v * simd.lanes)
+
+                    def place_c(offset, v):
+                        return simd.at(simd.at(c, offset), v * simd.lanes)
+
+                    sums = self.multiply(depth, a_rows, acol, place_b, brow, masks)
+                    self.add_row_bias(sums, row, bias, flags)
+                    self._add_lane_bias(sums, bias, flags, masks)
+                    self.store(sums, place_c, crow, rows, flags, masks)
+
+    def multiply(self, depth, a_rows, acol, place_b, brow, masks):
+        """The loop over k; returns the accumulators. LLVM turns the allocated cells into registers.
+
+        `place_b(brow[k], v)` is where vector v of row k lies.
+        """
         simd, builder = self.simd, self.builder
         cells = {cell: cgutils.alloca_once_value(builder, simd.zero()) for cell in self.cells}
         for cell in self.cells:
             builder.store(simd.zero(), cells[cell])
         with cgutils.for_range(builder, depth) as loop:
-            b_row = simd.at(b, builder.load(simd.at(brow, loop.index)))
+            b_row = builder.load(simd.at(brow, loop.index))
             column = builder.load(simd.at(acol, loop.index))
-            b_vectors = [simd.load(simd.at(b_row, v * simd.lanes), mask) for v, mask in enumerate(masks)]
-            for m in range(self.rows):
+
+            def scalar(m):
+                return simd.broadcast(builder.load(simd.at(a_rows[m], column)))
+
+            def vector(v):
+                return simd.load(place_b(b_row, v), masks[v])
+
+            # The operand of fewer registers is loaded first and kept, the other passes by.
+            few_rows = self.few_rows
+            kept = [scalar(m) for m in range(self.rows)] if few_rows else [vector(v) for v in range(self.vectors)]
+            for i in range(self.vectors if few_rows else self.rows):
                 simd.keep_order()
-                scalar = simd.broadcast(builder.load(simd.at(a_rows[m], column)))
-                for v in range(self.vectors):
-                    cell = cells[m, v]
-                    builder.store(simd.multiply_add(scalar, b_vectors[v], builder.load(cell)), cell)
+                passing = vector(i) if few_rows else scalar(i)
+                for j, other in enumerate(kept):
+                    cell = cells[(j, i) if few_rows else (i, j)]
+                    total = simd.multiply_add(passing, other, builder.load(cell))
+                    builder.store(simd.compute_here(total) if self.pinned else total, cell)
         return cells
 
-    def _finish(self, cells, c, crow, row, rows, bias, flags, masks):
-        """Bias, the stored rows (added to C if asked), ReLU."""
+    def _asked(self, flags, flag):
+        return self.builder.icmp_signed("!=", self.builder.and_(flags, I64(flag)), I64(0))
+
+    def add_row_bias(self, cells, row, bias, flags):
         simd, builder = self.simd, self.builder
-
-        def asked(flag):
-            return builder.icmp_signed("!=", builder.and_(flags, I64(flag)), I64(0))
-
-        with builder.if_then(asked(ROW_BIAS)):
+        with builder.if_then(self._asked(flags, ROW_BIAS)):
             for m, v in self.cells:
                 value = simd.broadcast(builder.load(simd.at(bias, row[m])))
                 builder.store(builder.fadd(builder.load(cells[m, v]), value), cells[m, v])
-        with builder.if_then(asked(LANE_BIAS)):
+
+    def _add_lane_bias(self, cells, bias, flags, masks):
+        simd, builder = self.simd, self.builder
+        with builder.if_then(self._asked(flags, LANE_BIAS)):
             values = [simd.load(simd.at(bias, v * simd.lanes), mask) for v, mask in enumerate(masks)]
             for m, v in self.cells:
                 builder.store(builder.fadd(builder.load(cells[m, v]), values[v]), cells[m, v])
+
+    def store(self, cells, place_c, crow, rows, flags, masks):
+        """The valid rows, added to C if asked, ReLU if asked; `place_c(crow[m], v)` is where vector v of row m goes."""
+        simd, builder = self.simd, self.builder
         for m in range(self.rows):
             with builder.if_then(builder.icmp_signed("<", I64(m), rows)):
-                c_row = simd.at(c, builder.load(simd.at(crow, I64(m))))
-                places = [(cells[m, v], simd.at(c_row, v * simd.lanes), masks[v]) for v in range(self.vectors)]
-                with builder.if_then(asked(ADD)):
+                c_row = builder.load(simd.at(crow, I64(m)))
+                places = [(cells[m, v], place_c(c_row, v), masks[v]) for v in range(self.vectors)]
+                with builder.if_then(self._asked(flags, ADD)):
                     for cell, place, mask in places:
                         builder.store(builder.fadd(builder.load(cell), simd.load(place, mask)), cell)
-                with builder.if_then(asked(RELU)):
+                with builder.if_then(self._asked(flags, RELU)):
                     for cell, _, _ in places:
                         builder.store(simd.relu(builder.load(cell)), cell)
                 for cell, place, mask in places:
                     simd.store(builder.load(cell), place, mask)
 
-    def _minimum(self, x, y):
+    def minimum(self, x, y):
         return self.builder.select(self.builder.icmp_signed("<", x, y), x, y)

@@ -130,6 +130,16 @@ class Emitter:
         barrier = ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", side_effect=True)
         self.builder.call(barrier, [])
 
+    def compute_here(self, value):
+        """The same vector, which must be computed before what follows an empty assembler statement like this one.
+
+        `keep_order` holds back loads only; arithmetic whose operands all lie in registers sinks below it, until the
+        registers run out: the 8 x 3 `dot_tile` then took 24 instead of 14 cycles a step, `row_tile` 20 instead of 13.
+        """
+        register = "w" if MACHINE.name == "NEON" else "v"
+        kind = ir.FunctionType(self.vector, [self.vector])
+        return self.builder.call(ir.InlineAsm(kind, "", f"={register},0,~{{memory}}", side_effect=True), [value])
+
     def relu(self, value):
         """max(value, 0) that keeps NaN: only what compares below zero becomes zero."""
         return self.builder.select(self.builder.fcmp_ordered("<", value, self.zero()), self.zero(), value)

@@ -9,7 +9,7 @@ import numpy as np
 from oracles import convolution as oracle
 
 from fastconv import explain_conv2d, plan
-from fastconv.algorithms import costs, weight_gradient
+from fastconv.algorithms import costs, gradient_columns, over_rows, weight_dots, weight_gradient
 from fastconv.catalogue import EDGES, LAYERS, Case
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -23,7 +23,12 @@ def shrunk(case: Case) -> Case:
 
 # Sizes of blocks steer speed, never results: these make a small problem run in as many pieces as a large one.
 TINY_BLOCKS = {"L2_BYTES": 8192, "CHUNK_BYTES": 4096, "DEPTH_BLOCK": 8, "PIXELS_PER_TASK": 32}
-TINY_GRADIENT_BLOCKS = {"_ROWS_PER_TASK": 8, "_DEPTH_BLOCK": 8}
+TINY_OF_MODULES = {
+    weight_gradient: {"_ROWS_PER_TASK": 8, "_DEPTH_BLOCK": 8},
+    weight_dots: {"_STEPS": 2, "_SUMS_BYTES": 1024},
+    gradient_columns: {"_COLUMNS_BYTES": 1024},
+    over_rows: {"_TILES": 2, "_BAND_VECTORS": 5},
+}
 
 # Sums over more pixels than the kernels add in one go.
 LARGE_PLANE = Case("large plane", 1, 1, 66, 70, 2, 2, 2)
@@ -91,8 +96,9 @@ def use_tiny_blocks(set_attribute=setattr) -> None:
     """Cut problems into many pieces from now on (`monkeypatch.setattr` can undo it); plans made before are dropped."""
     for name, value in TINY_BLOCKS.items():
         set_attribute(costs, name, value)
-    for name, value in TINY_GRADIENT_BLOCKS.items():
-        set_attribute(weight_gradient, name, value)
+    for module, constants in TINY_OF_MODULES.items():
+        for name, value in constants.items():
+            set_attribute(module, name, value)
     plan._cached.cache_clear()
 
 

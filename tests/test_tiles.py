@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from fastconv._kernels import isa
-from fastconv._kernels.blocks import copy_block, transpose_block
+from fastconv._kernels.blocks import copy_block, interleave_pairs, separate_pairs, transpose_block
+from fastconv._kernels.dot_tile import dot_tile, fold_lanes
 from fastconv._kernels.isa import MACHINE, TileShape, best_tile
 from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU, ROW_BIAS, register_tile
+from fastconv._kernels.row_tile import row_tile
 
 SHAPES = [(rows, vectors) for rows, vectors, _ in MACHINE.tiles]
 DTYPES = [np.float32, np.float64]
@@ -105,6 +107,84 @@ def test_transpose_block(dtype):
         np.testing.assert_array_equal(target, expected, err_msg=f"{rows} x {cols}")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [shape[:2] for shape in MACHINE.dots], ids=str)
+def test_dot_tile(shape, dtype):
+    """Whole and masked steps at scattered offsets; what lies outside the steps is NaN."""
+    itemsize = np.dtype(dtype).itemsize
+    lanes, (rows, cols) = MACHINE.lanes(itemsize), shape
+    rng = np.random.default_rng(0)
+    for full, tails, tail, add in product((0, 3), (0, 2), (1, lanes - 1), (0, 1)):
+        steps = full + tails
+        acol, bcol = ((lanes + 1) * rng.permutation(steps) for _ in range(2))
+        length = (lanes + 1) * max(steps, 1)
+        widths = [lanes] * full + [tail] * tails
+        matrices = []
+        for count, places in ((rows, acol), (cols, bcol)):
+            matrix = np.full((count, length), np.nan, dtype)
+            for place, width in zip(places, widths, strict=True):
+                matrix[:, place : place + width] = rng.standard_normal((count, width))
+            matrices.append(matrix)
+        sums = rng.standard_normal((rows, cols, lanes)).astype(dtype)
+        expected = sums.astype(np.float64) if add else np.zeros(sums.shape)
+        for i, j, width in zip(acol, bcol, widths, strict=True):
+            expected[:, :, :width] += matrices[0][:, None, i : i + width] * matrices[1][None, :, j : j + width]
+        arow, brow = np.arange(rows) * length, np.arange(cols) * length
+        a, b = map(address, matrices)
+        dot_tile(rows, cols, itemsize).ctypes(
+            steps, full, tail, a, address(arow), address(acol), b, address(brow), address(bcol), address(sums), add
+        )
+        np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-5)
+        folded = np.full(rows * cols + 1, np.nan, dtype)
+        fold_lanes(itemsize).ctypes(address(folded), address(sums), rows * cols)
+        np.testing.assert_allclose(folded[:-1], sums.sum(axis=2).ravel(), rtol=1e-4, atol=1e-4)
+        assert np.isnan(folded[-1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_row_tile(shape, dtype):
+    """Vectors of any width at any place, and the flags; cells that are not of the tile hold NaN."""
+    itemsize = np.dtype(dtype).itemsize
+    lanes, (rows, vectors), depth = MACHINE.lanes(itemsize), shape, 7
+    rng = np.random.default_rng(1)
+    for count, whole, flags in product((1, rows), (0, 1), (0, ROW_BIAS | RELU, ADD)):
+        width = np.full(vectors, lanes) if whole else np.arange(vectors) % (lanes + 1)
+        bcol, ccol = (2 * lanes * rng.permutation(vectors) for _ in range(2))
+        a, bias = rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal(rows).astype(dtype)
+        b, c = np.full((depth, 2 * lanes * vectors), np.nan, dtype), np.full((rows, 2 * lanes * vectors), np.nan, dtype)
+        expected = c.astype(np.float64)
+        for v in range(vectors):
+            source, target = slice(bcol[v], bcol[v] + width[v]), slice(ccol[v], ccol[v] + width[v])
+            b[:, source] = rng.standard_normal((depth, width[v]))
+            c[:, target] = 1
+            total = a.astype(np.float64) @ b[:, source] + bool(flags & ADD) + (bias[:, None] if flags & ROW_BIAS else 0)
+            expected[:count, target] = (np.maximum(total, 0) if flags & RELU else total)[:count]
+            expected[count:, target] = 1
+        arow, acol = np.arange(rows) * depth, np.arange(depth)
+        brow, crow = np.arange(depth) * b.shape[1], np.arange(rows) * c.shape[1]
+        row_tile(rows, vectors, itemsize).ctypes(
+            depth, address(a), address(arow), address(acol), address(b), address(brow), address(bcol), address(c),
+            address(crow), address(ccol), address(width), count, whole, address(bias), flags,
+        )  # fmt: skip
+        np.testing.assert_allclose(c, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pairs(dtype):
+    itemsize = np.dtype(dtype).itemsize
+    for pairs, single in product((0, 1, 3, 4, 7, 8, 15, 16, 17, 40), (0, 1)):
+        numbers = np.arange(2 * pairs + single, dtype=dtype)
+        a, b = np.full(pairs + 2, np.nan, dtype), np.full(pairs + 1, np.nan, dtype)
+        separate_pairs(itemsize).ctypes(address(a), address(b), address(numbers), pairs)
+        np.testing.assert_array_equal(a, [*numbers[0 : 2 * pairs : 2], np.nan, np.nan])
+        np.testing.assert_array_equal(b, [*numbers[1 : 2 * pairs : 2], np.nan])
+        a[pairs] = 2 * pairs
+        merged = np.full(numbers.size + 1, np.nan, dtype)
+        interleave_pairs(itemsize).ctypes(address(merged), address(a), address(b), pairs, single)
+        np.testing.assert_array_equal(merged, [*numbers, np.nan])
+
+
 @pytest.mark.parametrize("itemsize", [4, 8])
 def test_best_tile_covers_with_the_fewest_cycles(itemsize):
     for rows, cols in product((1, 2, 3, 5, 6, 8, 9, 64), (1, 8, 16, 17, 48, 64, 784, 100_000)):
@@ -135,3 +215,5 @@ def test_the_machine_follows_numbas_settings(name, features, unit, monkeypatch):
     registers = 32 if unit[1] == 512 else 16
     for rows, vectors, _ in machine.tiles:  # accumulators and one row of B fit; broadcasts may come from memory
         assert rows * vectors + vectors <= registers
+    for rows, cols, _ in machine.dots:  # accumulators, the narrower operand and a passing vector
+        assert rows * cols + min(rows, cols) + 1 <= registers

@@ -9,7 +9,8 @@ L2_BYTES = 384 * 1024  # what one task may keep hot of its 1 MB, beside weights 
 CHUNK_BYTES = 12 * 2**20  # padded copies of a few images at a time, so that they are still in L3 when they are read
 CYCLES_PER_BYTE_MOVED = 0.1  # copying or transposing, read and write together, in L2 and L3
 CYCLES_PER_RUN = 6.0  # starting one copied run of a block, beside its bytes
-CYCLES_PER_NUMBER_SPLIT = 2.0  # splitting padded rows by stride, which is not vectorised
+CYCLES_PER_NUMBER_SPLIT = 2.0  # splitting padded rows by a stride beyond 2, which is not vectorised
+CYCLES_PER_NUMBER_HALVED = 0.4  # splitting them by 2
 CYCLES_PER_SCATTERED = 2.0  # one result of a channels-first output that is stored alone
 CYCLES_PER_LAUNCH = 12_000.0
 DEPTH_BLOCK = 1024  # steps of depth between two visits to the results
@@ -23,6 +24,11 @@ def cycles_per_transposed(stride_bytes: int) -> float:
     Rows a multiple of 2 KB apart (planes of 32x32) compete for the same few lines of the first-level cache.
     """
     return 2.0 if stride_bytes % 2048 == 0 else 0.6
+
+
+def cycles_per_split(stride: int) -> float:
+    """One number of a padded row on its way into the plane of its phase."""
+    return 0.0 if stride == 1 else CYCLES_PER_NUMBER_HALVED if stride == 2 else CYCLES_PER_NUMBER_SPLIT
 
 
 def ceil_div(a: int, b: int) -> int:

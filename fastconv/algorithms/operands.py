@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from fastconv import runtime
-from fastconv._kernels.blocks import transpose_block
+from fastconv._kernels.blocks import separate_pairs, transpose_block
 from fastconv._kernels.prepare import pad_pixels, pad_planes, pixels_to_planes, planes_to_pixels
 from fastconv.workspace import Scratch
 
@@ -88,7 +88,10 @@ class Operand:
         if self.same_order and not self.channels_last:
             planes = given.reshape(-1, self.height, self.width)
             shape = (len(planes), len(self.phases_h), len(self.phases_w), self.rows, self.cols)
-            runtime.run_on(pad_planes, slots, planes, padded.reshape(shape), *place, *self.stride, *self._phase_tables)
+            separate = separate_pairs(given.dtype.itemsize).address
+            runtime.run_on(
+                pad_planes, slots, separate, planes, padded.reshape(shape), *place, *self.stride, *self._phase_tables
+            )
         elif self.same_order:
             rows = given.reshape(images, self.height, self.width * self.channels)
             shape = (images, self.rows, self.cols * self.channels)

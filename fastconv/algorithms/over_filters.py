@@ -84,8 +84,10 @@ def _gradient(p: ConvProblem) -> tuple[Operand, Weights, list[Launch]]:
     per_filter = p.group_channels * p.taps
     if last:
         weights = Weights(p.group_channels, p.group_filters, p.taps, p.group_channels * p.F, p.group_filters, p.F, True)
-    elif p.taps == 1:  # channels lie side by side
-        weights = Weights(p.group_channels, p.group_filters * per_filter, 1, 0, p.group_filters, per_filter, False)
+    elif p.taps == 1:  # the channels of a filter lie side by side
+        weights = Weights(
+            p.group_channels, p.group_filters * per_filter, 1, 0, p.group_filters, p.group_channels, False
+        )
     else:
         weights = Weights(
             p.group_channels, p.group_filters * per_filter, p.group_filters, per_filter, p.taps, p.taps, True

@@ -1,0 +1,37 @@
+"""Few channels on either side: arrangements in which neither a vector nor a tile's rows run along them.
+
+Forward (channels-first) has vectors along output rows, stored straight into `out`. The gradient of x multiplies by
+columns, rows being all C * KH * KW of them. The gradient of w takes dot products along output pixels.
+"""
+
+from __future__ import annotations
+
+from fastconv.algorithms.base import Algorithm
+from fastconv.algorithms.gradient_columns import GradientColumnsPass
+from fastconv.algorithms.over_filters import OverFiltersPass
+from fastconv.algorithms.over_rows import OverRowsPass
+from fastconv.algorithms.weight_dots import WeightDotsPass
+from fastconv.problem import ConvProblem
+
+
+def _declines(problem: ConvProblem, direction: str) -> str | None:
+    return WeightDotsPass.declines(problem) if direction == "gradient_w" else None
+
+
+def _forward(problem: ConvProblem, threads: int, relu: bool) -> OverRowsPass | OverFiltersPass:
+    if problem.channels_last and problem.F > 1:  # neighbours in a row of `out` are not neighbours in memory
+        return OverFiltersPass(problem, threads, packed=False, gradient=False, relu=relu)
+    return OverRowsPass(problem, threads, relu=relu)
+
+
+def _gradient_x(problem: ConvProblem, threads: int) -> GradientColumnsPass:
+    return GradientColumnsPass(problem, threads)
+
+
+def _gradient_w(problem: ConvProblem, threads: int) -> WeightDotsPass:
+    return WeightDotsPass(problem, threads)
+
+
+ALGORITHM = Algorithm(
+    "few_channels", "multiplies by columns and by pixels", _forward, _gradient_x, _gradient_w, _declines
+)
