@@ -88,18 +88,19 @@ def _within(bound: int, problem: ConvProblem, direction: str, algorithm: str, th
 
     What one image needs is weights brought into another form: another algorithm may need less.
     """
+    how = direction, algorithm, threads, relu
     summed = direction == "gradient_w"
     dw_bytes = math.prod(problem.w_shape) * problem.dtype.itemsize if summed else 0
     images = problem.N
     while images > 1:
         images = -(-images // 2)
-        part = _chosen(replace(problem, N=images), direction, algorithm, threads, relu, bound - dw_bytes)
+        part = _chosen(replace(problem, N=images), *how, bound - dw_bytes)
         if part.work.workspace + dw_bytes <= bound:
             left = problem.N % images
-            rest = _chosen(replace(problem, N=left), direction, algorithm, threads, relu).work if left else None
+            rest = _chosen(replace(problem, N=left), *how, bound - dw_bytes).work if left else None
             sizes = problem.N, images, part.work, rest
             return replace(part, work=SumInPieces(*sizes, dw_bytes) if summed else ImagesInPieces(*sizes))
-    return _chosen(problem, direction, algorithm, threads, relu, bound)
+    return _chosen(problem, *how, bound)
 
 
 @lru_cache(maxsize=PLANS_KEPT)

@@ -77,7 +77,6 @@ def _over_pixels_direct(
     shares = (g.filters + g.share - 1) // g.share
     contiguous = g.out_col == 1 and g.out_row == g.cols and g.pitch == g.cols
     mine, start = scratch[slot], starts[slot]
-    flags = _tile_flags(0, depth, depth, bias, g.relu)
     while True:
         task = next_task(counter)
         if task >= g.images * g.groups * bands * shares:
@@ -113,23 +112,25 @@ def _over_pixels_direct(
                         c, c_rows = target + (row * g.out_row + col) * item, address_of(crow) + 8 * f
                     else:
                         c, c_rows = address_of(mine), address_of(trow)
-                    call_address(
-                        tile,
-                        (
-                            depth,
-                            weights,
-                            address_of(arow) + 8 * f,
-                            address_of(acol),
-                            planes + first * item,
-                            address_of(brow),
-                            c,
-                            c_rows,
-                            count,
-                            width,
-                            address_of(bias) + (group * g.filters + f) * item,
-                            flags,
-                        ),
-                    )
+                    for k in range(0, max(depth, 1), g.depth_block):  # a phase without taps still writes zeros
+                        steps = min(g.depth_block, depth - k)
+                        call_address(
+                            tile,
+                            (
+                                steps,
+                                weights,
+                                address_of(arow) + 8 * f,
+                                address_of(acol) + 8 * k,
+                                planes + first * item,
+                                address_of(brow) + 8 * k,
+                                c,
+                                c_rows,
+                                count,
+                                width,
+                                address_of(bias) + (group * g.filters + f) * item,
+                                _tile_flags(k, steps, depth, bias, g.relu),
+                            ),
+                        )
                     if c != address_of(mine):
                         continue
                     end = first + width

@@ -191,8 +191,6 @@ def test_results_do_not_depend_on_the_number_of_threads(name, algorithm, layout,
     if runtime.get_num_threads() < 2:
         pytest.skip("needs two threads")
     case, known = BY_NAME[name], answers(name)
-    if declines(case, layout, "float32", algorithm):
-        pytest.skip("it declines")
     monkeypatch.setattr(runtime, "SERIAL_BELOW", 0)
     x, w, dout = images(known.x, layout), filters(known.w, layout), images(known.dout, layout)
     if declines(algorithm, x.shape, w.shape, layout=layout, **case.options):

@@ -236,4 +236,4 @@ def test_depthwise_layers_are_run_as_such(layout):
         assert set(found.chosen.values()) == {"depthwise"}
     first = case("lenet first 5x5 28")
     found = explain_conv2d(first.x_shape(layout), first.w_shape(layout), layout=layout, **first.options)
-    assert found.chosen["forward"] == "direct"
+    assert found.chosen["forward"] in ("direct", "few_channels")

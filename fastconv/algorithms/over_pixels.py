@@ -156,7 +156,7 @@ class OverPixelsPass:
             panel, results = tiles * block * tile.cols, tiles * share * tile.cols
         else:
             tile = best_tile(g.filters, (g.rows - 1) * g.pitch + g.cols, itemsize)
-            block = depth
+            block = min(depth, costs.DEPTH_BLOCK)
             tiles = max(min(costs.L2_BYTES // (depth * tile.cols * itemsize), 8), 1)
             band = _band(g, tile, ceil_div(tasks, self.images * g.groups))
             share = costs.split(g.filters, tasks // (self.images * g.groups * ceil_div(g.rows, band)), tile.rows)
@@ -187,7 +187,7 @@ class OverPixelsPass:
             storing = results * (costs.CYCLES_PER_RUN / min(g.cols, g.tile_cols) + g.out_col * item * 6 / 64)
         pieces = self.source.channels // g.groups * tile.cols * item
         slowdown = _PIECES_SLOWDOWN if tile.rows <= _FEW_ROWS and pieces >= _PIECES_BYTES else 1.0
-        return tile.cycles_for(g.filters, tiles * tile.cols, depth) * g.groups * p.N * slowdown + storing
+        return tile.cycles_for(g.filters, tiles * tile.cols, depth, g.depth_block) * g.groups * p.N * slowdown + storing
 
     def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""
