@@ -99,6 +99,7 @@ EDGES = (
     Case("few channels, stride 2, odd", 2, 3, 17, 35, 17, 5, 3, 2, ((3, 1), (1, 2))),
     Case("few channels, stride 3", 1, 2, 20, 40, 6, 4, 5, 3, 2),
     Case("one filter", 2, 7, 12, 21, 1, 3, 3, 1, 1),
+    Case("one filter, strided rows", 3, 18, 2, 23, 1, 2, 4, (2, 1), ((0, 1), (0, 0))),
     Case("no images", 0, 3, 5, 5, 2, 3, 3, 1, 1),
     Case("no filters", 2, 3, 5, 5, 0, 3, 3),
     Case("no channels", 2, 0, 5, 5, 4, 3, 3),

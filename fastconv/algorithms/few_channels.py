@@ -19,7 +19,8 @@ def _declines(problem: ConvProblem, direction: str) -> str | None:
 
 
 def _forward(problem: ConvProblem, threads: int, relu: bool) -> OverRowsPass | OverFiltersPass:
-    if problem.channels_last and problem.F > 1:  # neighbours in a row of `out` are not neighbours in memory
+    # Neighbours in a row of `out` must be neighbours in memory; pixels are not split by stride.
+    if problem.channels_last and (problem.F > 1 or (problem.C > 1 and problem.stride != (1, 1))):
         return OverFiltersPass(problem, threads, packed=False, gradient=False, relu=relu)
     return OverRowsPass(problem, threads, relu=relu)
 
