@@ -33,7 +33,8 @@ def work(seed: int) -> list[np.ndarray]:
 
 
 def same(results: list[np.ndarray], expected: list[np.ndarray]) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(results, expected, strict=True))
+    """Up to rounding: another number of threads may mean another algorithm."""
+    return all(np.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(results, expected, strict=True))
 
 
 def serially(seed: int) -> list[np.ndarray]:
