@@ -77,6 +77,8 @@ def _winograd_gradient(
         c = task % bands * g.band
         channels = min(g.band, g.channels - c)
         begin, end = split * blocks // g.splits, (split + 1) * blocks // g.splits
+        if begin == end:  # the last images of a batch may make fewer blocks than there are splits
+            sums[:] = 0
         for block in range(begin, end):
             first = block * g.block
             count = min(g.block, total - first)

@@ -31,7 +31,7 @@ from fastconv import (
     plan,
     runtime,
 )
-from fastconv.algorithms import ALGORITHMS
+from fastconv.algorithms import ALGORITHMS, costs
 from fastconv.plan import CLASSES
 
 NAMES = (*CLASSES, *conv2d_algorithms())
@@ -236,6 +236,28 @@ def test_sizes_of_blocks_steer_speed_only(algorithm, layout, dtype, tiny_blocks)
         assert_close(dx, images(expected[0], layout), length[1], accuracy)
         assert_close(dw, filters(expected[1], layout), length[2], accuracy)
         assert_close(db, expected[2], length[3])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("algorithm", conv2d_algorithms())
+def test_last_images_of_a_batch(algorithm, layout, monkeypatch):
+    """Three images at a time in scratch memory, and two at the end: fewer tasks than for the others."""
+    monkeypatch.setattr(runtime, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(costs, "CHUNK_BYTES", 20_000)
+    plan._cached.cache_clear()
+    x, w = normal(1, (5, 4, 20, 20)), normal(2, (4, 4, 3, 3))
+    dout = normal(3, (5, 4, 20, 20))
+    options = {"padding": 1, "layout": layout}
+    if declines(algorithm, images(x, layout).shape, filters(w, layout).shape, **options):
+        pytest.skip(f"{algorithm} declines")
+    out, cache = conv2d_forward(images(x, layout), filters(w, layout), algorithm=algorithm, **options)
+    dx, dw, _ = conv2d_backward(images(dout, layout), cache)
+    known = oracle.conv2d_gradients(x, w, dout, padding=1)
+    accuracy = ACCURACY[algorithm]
+    assert_close(out, images(oracle.conv2d(x, w, padding=1), layout), 36, accuracy)
+    assert_close(dx, images(known[0], layout), 36, accuracy)
+    assert_close(dw, filters(known[1], layout), 2000, accuracy)
+    plan._cached.cache_clear()
 
 
 def test_wrt_selects_gradients():
