@@ -35,6 +35,11 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def images_at_once(image_bytes: int, batch: int, chunks: int = 1) -> int:
+    """How many images are brought into another form at a time: as `chunks` chunks hold, at least one."""
+    return max(min(chunks * CHUNK_BYTES // max(image_bytes, 1), batch), 1)
+
+
 def split(total: int, parts: int, multiple: int) -> int:
     """Size of a share, a multiple of `multiple`, that cuts `total` into about `parts` shares."""
     return max(ceil_div(ceil_div(total, max(parts, 1)), multiple) * multiple, multiple)

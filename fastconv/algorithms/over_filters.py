@@ -135,7 +135,7 @@ class OverFiltersPass:
         self.source, self.weights, launches = (_gradient if gradient else _forward)(problem)
         itemsize = problem.dtype.itemsize
         image_bytes = self.source.scratch_bytes(itemsize)
-        self.images = max(min(costs.CHUNK_BYTES // max(image_bytes, 1), problem.N), 1)
+        self.images = costs.images_at_once(image_bytes, problem.N)
         pixels = self.images * max(launch.geometry.rows * launch.geometry.cols for launch in launches)
         self.tile = best_tile(max(pixels, 1), self.weights.filters, itemsize)
         self.panels = ceil_div(self.weights.filters, self.tile.cols)

@@ -130,7 +130,7 @@ class OverPixelsPass:
         self.source, grids = (_gradient if gradient else _forward)(problem)
         itemsize = problem.dtype.itemsize
         image_bytes = self.source.scratch_bytes(itemsize)
-        self.images = max(min(costs.CHUNK_BYTES // max(image_bytes, 1), problem.N), 1)
+        self.images = costs.images_at_once(image_bytes, problem.N)
         self.launches = [self._sized(grid, int(relu)) for grid in grids]
         self.copy = copy_block(itemsize)
         scratch = threads * max((launch.scratch for launch in self.launches), default=0)

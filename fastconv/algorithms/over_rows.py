@@ -34,7 +34,7 @@ class OverRowsPass:
             key=lambda shape: shape.cycles_for(p.group_filters, p.OH * self.vectors * lanes, depth),
         )
         image_bytes = self.source.scratch_bytes(itemsize)
-        self.images = max(min(costs.CHUNK_BYTES // max(image_bytes, 1), p.N), 1)
+        self.images = costs.images_at_once(image_bytes, p.N)
         filters = np.arange(p.group_filters)
         self.arow, self.acol = filters * depth, np.arange(depth)  # a single filter lies the same in both layouts
         self.crow = filters * p.OH * p.OW

@@ -48,7 +48,7 @@ class WeightDotsPass:
         self.vectors = ceil_div(p.OW, self.lanes)
         block = max(_STEPS // self.vectors, 1)
         self.image_bytes = self.source.scratch_bytes(itemsize)
-        self.images = max(min(costs.CHUNK_BYTES // max(self.image_bytes, 1), p.N), 1)
+        self.images = costs.images_at_once(self.image_bytes, p.N)
         lines = self.images * p.OH
         block = min(block, lines)
         band = max(_SUMS_BYTES // (self.brow.size * self.lanes * itemsize * self.tile.rows), 1)

@@ -92,7 +92,7 @@ class WeightGradientPass:
     def _size(self, a_pixel: tuple[int, ...], b_pixel: tuple[int, ...], out_group: int) -> None:
         p, itemsize = self.problem, self.problem.dtype.itemsize
         self.image_bytes = self.x.scratch_bytes(itemsize) + self.dout.scratch_bytes(itemsize)
-        self.images = max(min(costs.CHUNK_BYTES // max(self.image_bytes, 1), p.N), 1)
+        self.images = costs.images_at_once(self.image_bytes, p.N)
         pixels = self.images * p.OH * p.OW
         tasks = self.threads * costs.TASKS_PER_THREAD if self.threads > 1 else 1
         rows = self.arow.size

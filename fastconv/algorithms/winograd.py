@@ -64,7 +64,7 @@ class WinogradPass:
             channels, filters, height, width, out_height, out_width = p.C, p.F, p.H, p.W, p.OH, p.OW
         self.source = Operand(p.channels_last, True, channels, height, width, 0, 0, height, width)
         image_bytes = self.source.scratch_bytes(itemsize)
-        self.images = max(min(costs.CHUNK_BYTES // max(image_bytes, 1), p.N), 1)
+        self.images = costs.images_at_once(image_bytes, p.N)
         rows, cols = ceil_div(ceil_div(out_height, down), m), ceil_div(ceil_div(out_width, across), m)
         self.tiles = down * across * rows * cols  # of one image
         tiles = self.images * self.tiles
@@ -81,16 +81,15 @@ class WinogradPass:
         blocks = ceil_div(tiles, block)
         share = costs.split(panels, threads * costs.TASKS_PER_THREAD // blocks if threads > 1 else 1, 1)
         depth_block = min(channels, costs.DEPTH_BLOCK)
+        w_stride = channels * self.tile.cols + line
         self.geometry = Winograd(
             images=0, m=m, down=down, across=across, rows=rows, cols=cols, height=height, width=width, top=top,
             left=left, channels=channels, filters=filters, out_height=out_height, out_width=out_width,
             out_filter=1 if p.channels_last else out_height * out_width, tile_rows=self.tile.rows,
             tile_cols=self.tile.cols, block=block, share=share, depth_block=depth_block, tile_stride=tile_stride,
             tiles_stride=block * tile_stride + line, sums_stride=block * self.tile.cols + line,
-            w_stride=channels * self.tile.cols + line, w_scratch=0, relu=int(relu),
+            w_stride=w_stride, w_scratch=self.positions * w_stride if self.own_weights else 0, relu=int(relu),
         )  # fmt: skip
-        if self.own_weights:
-            self.geometry = self.geometry._replace(w_scratch=self.positions * self.geometry.w_stride)
         g = self.geometry
         self.weights = _weights(p, gradient)
         order = np.arange(TAPS * TAPS)[:: -1 if gradient else 1]

@@ -34,7 +34,7 @@ class WinogradGradientPass:
         self.x = Operand(p.channels_last, True, p.C, p.H, p.W, 0, 0, p.H, p.W)
         self.dout = Operand(p.channels_last, True, p.F, p.OH, p.OW, 0, 0, p.OH, p.OW)
         image_bytes = self.x.scratch_bytes(itemsize) + self.dout.scratch_bytes(itemsize)
-        self.images = max(min(2 * costs.CHUNK_BYTES // max(image_bytes, 1), p.N), 1)
+        self.images = costs.images_at_once(image_bytes, p.N, chunks=2)
         down, across = p.dilation
         rows, cols = ceil_div(ceil_div(p.OH, down), m), ceil_div(ceil_div(p.OW, across), m)
         self.tiles = down * across * rows * cols  # of one image
