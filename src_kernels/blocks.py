@@ -37,9 +37,24 @@ def transpose_block(itemsize: int):
     ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
 
     def transpose(dst, dst_stride, src, src_stride, rows, cols):
-        _emit_transpose(ITEMSIZE, BITS, dst, dst_stride, src, src_stride, rows, cols)
+        _emit_transpose(ITEMSIZE, BITS, 0, dst, dst_stride, src, src_stride, rows, cols)
 
     return compile_callback(transpose, integers(6))
+
+
+@cache
+def transpose_rows(itemsize: int):
+    """Callback (dst, dst_stride, src, srow, rows, cols): dst[c * dst_stride + r] = src[srow[r] + c].
+
+    `srow` is the address of an int64 table of offsets.
+    """
+    ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
+
+    # Not `transpose`: the key of the disk cache holds a function's name and code, but not its constants.
+    def transpose_by_table(dst, dst_stride, src, srow, rows, cols):
+        _emit_transpose(ITEMSIZE, BITS, 1, dst, dst_stride, src, srow, rows, cols)
+
+    return compile_callback(transpose_by_table, integers(6))
 
 
 @cache
@@ -77,8 +92,11 @@ def _emit_copy(typingctx, ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step):
         lanes = I64(simd.lanes)
         vectors = builder.sdiv(n, lanes)
         whole = builder.mul(vectors, lanes)
-        tail = simd.first_lanes(builder.sub(n, whole))
         has_tail = builder.icmp_signed("<", whole, n)
+        # The last numbers are copied as a whole vector that overlaps the one before, where there is one: masked
+        # stores take tens of cycles on AVX2 processors of AMD.
+        short = builder.icmp_signed("<", n, lanes)
+        last, tail = builder.sub(n, lanes), simd.first_lanes(n)
         contiguous = builder.icmp_signed("==", step, I64(1))
         with cgutils.for_range(builder, rows) as row:
             to = simd.at(dst, builder.load(simd.at(drow, row.index)))
@@ -88,8 +106,11 @@ def _emit_copy(typingctx, ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step):
                     with cgutils.for_range(builder, vectors) as v:
                         offset = builder.mul(v.index, lanes)
                         simd.store(simd.load(simd.at(source, offset)), simd.at(to, offset))
-                    with builder.if_then(has_tail):
-                        simd.store(simd.load(simd.at(source, whole), tail), simd.at(to, whole), tail)
+                    with builder.if_then(has_tail), builder.if_else(short) as (masked, overlapping):
+                        with masked:
+                            simd.store(simd.load(source, tail), to, tail)
+                        with overlapping:
+                            simd.store(simd.load(simd.at(source, last)), simd.at(to, last))
                 with scattered, cgutils.for_range(builder, n) as i:
                     value = builder.load(simd.at(source, i.index))
                     builder.store(value, simd.at(to, builder.mul(i.index, step)))
@@ -99,12 +120,12 @@ def _emit_copy(typingctx, ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step):
 
 
 @intrinsic(prefer_literal=True)
-def _emit_transpose(typingctx, ITEMSIZE, BITS, dst, dst_stride, src, src_stride, rows, cols):
-    itemsize = ITEMSIZE.literal_value
+def _emit_transpose(typingctx, ITEMSIZE, BITS, TABLE, dst, dst_stride, src, places, rows, cols):
+    itemsize, table = ITEMSIZE.literal_value, TABLE.literal_value
 
     def codegen(context, builder, signature, args):
         simd = Emitter(builder, itemsize)
-        dst, dst_stride, src, src_stride, rows, cols = args[2:]
+        dst, dst_stride, src, places, rows, cols = args[3:]
         dst, src = simd.pointer(dst), simd.pointer(src)
         size, lanes = simd.lanes, I64(simd.lanes)
 
@@ -112,26 +133,35 @@ def _emit_transpose(typingctx, ITEMSIZE, BITS, dst, dst_stride, src, src_stride,
             return builder.sdiv(builder.add(n, I64(size - 1)), lanes)
 
         last_row = builder.sub(rows, I64(1))
+        # Blocks past the end step back and transpose some rows twice, where there are rows enough: masked stores take
+        # tens of cycles on AVX2 processors of AMD.
+        enough = builder.icmp_signed(">=", rows, lanes)
+        last_block = builder.select(enough, builder.sub(rows, lanes), I64(0))
+        store_mask = simd.first_lanes(rows)
         with cgutils.for_range(builder, blocks(rows)) as i:
             first_row = builder.mul(i.index, lanes)
-            store_mask = simd.first_lanes(builder.sub(rows, first_row))
+            first_row = builder.select(builder.icmp_signed("<", first_row, last_block), first_row, last_block)
             sources = []
             for r in range(size):  # rows past the end read the last one again; the store mask drops them
                 row = builder.add(first_row, I64(r))
                 row = builder.select(builder.icmp_signed("<", row, last_row), row, last_row)
-                sources.append(simd.at(src, builder.mul(row, src_stride)))
+                place = builder.load(simd.at(simd.pointer(places, I64), row)) if table else builder.mul(row, places)
+                sources.append(simd.at(src, place))
             with cgutils.for_range(builder, blocks(cols)) as j:
                 first_col = builder.mul(j.index, lanes)
                 load_mask = simd.first_lanes(builder.sub(cols, first_col))
-                block = [simd.load(simd.at(source, first_col), load_mask) for source in sources]
-                for c, vector in enumerate(transposed(simd, block)):
-                    col = builder.add(first_col, I64(c))
-                    with builder.if_then(builder.icmp_signed("<", col, cols)):
-                        to = simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row))
-                        simd.store(vector, to, store_mask)
+                block = transposed(simd, [simd.load(simd.at(source, first_col), load_mask) for source in sources])
+                with builder.if_else(enough) as (whole, few):
+                    for branch, mask in ((whole, None), (few, store_mask)):
+                        with branch:
+                            for c, vector in enumerate(block):
+                                col = builder.add(first_col, I64(c))
+                                with builder.if_then(builder.icmp_signed("<", col, cols)):
+                                    to = simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row))
+                                    simd.store(vector, to, mask)
         return context.get_dummy_value()
 
-    return types.void(ITEMSIZE, BITS, dst, dst_stride, src, src_stride, rows, cols), codegen
+    return types.void(ITEMSIZE, BITS, TABLE, dst, dst_stride, src, places, rows, cols), codegen
 
 
 @intrinsic(prefer_literal=True)

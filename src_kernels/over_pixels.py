@@ -7,9 +7,8 @@ Weights are read as they lie in memory, in either layout. `x` holds zero-padded 
 of x is the same sum over padded planes of `dout` with tables that walk filters and flipped taps, once per stride
 phase.
 
-`over_pixels_direct` reads the planes in place: pixels are numbered through the padded rows, so a tile runs across row
-ends and computes the few pixels between rows in vain. `over_pixels_packed` copies each tile's taps into a panel first
-(im2col, one tile at a time): no pixel is computed in vain and tiles run across images.
+The planes are read in place: pixels are numbered through the padded rows, so a tile runs across row ends and computes
+the few pixels between rows in vain (`pixel_panels` copies them into panels first).
 
 A tile whose pixels lie side by side in `out` is stored there from registers; any other goes through scratch and is
 copied from there, a piece per output row. Tasks write different pixels or different filters. `out` may be
@@ -36,7 +35,6 @@ class OverPixels(NamedTuple):
     rows: int  # output pixels of one image: rows x cols
     cols: int
     pitch: int  # numbers from one padded row to the next
-    x_start: int
     x_image: int
     x_group: int
     w_group: int
@@ -48,28 +46,14 @@ class OverPixels(NamedTuple):
     tile_rows: int
     tile_cols: int
     tiles: int  # tiles that share one pass over the weights
-    band: int  # direct: output rows of one task
+    band: int  # output rows of one task
     share: int  # filters of one task
     depth_block: int
     relu: int
 
 
 @jit
-def _tile_flags(k, steps, depth, bias, relu):
-    flags = 0
-    if k > 0:
-        flags |= ADD
-    elif bias.size > 0:
-        flags |= ROW_BIAS
-    if relu and k + steps == depth:
-        flags |= RELU
-    return flags
-
-
-@jit
-def _over_pixels_direct(
-    slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g
-):
+def _over_pixels(slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g):
     """Tasks are (image, group, band of output rows, share of the filters)."""
     item = x.itemsize
     depth = acol.size
@@ -90,7 +74,7 @@ def _over_pixels_direct(
         row_end = min((band + 1) * g.band, g.rows)
         q = band * g.band * g.pitch
         q_end = (row_end - 1) * g.pitch + g.cols
-        planes = address_of(x) + (g.x_start + image * g.x_image + group * g.x_group) * item
+        planes = address_of(x) + (image * g.x_image + group * g.x_group) * item
         weights = address_of(w) + group * g.w_group * item
         target = address_of(out) + (g.out_start + image * g.out_image + group * g.out_group) * item
         while q < q_end:
@@ -114,6 +98,13 @@ def _over_pixels_direct(
                         c, c_rows = address_of(mine), address_of(trow)
                     for k in range(0, max(depth, 1), g.depth_block):  # a phase without taps still writes zeros
                         steps = min(g.depth_block, depth - k)
+                        flags = 0
+                        if k > 0:
+                            flags |= ADD
+                        elif bias.size > 0:
+                            flags |= ROW_BIAS
+                        if g.relu and k + steps == depth:
+                            flags |= RELU
                         call_address(
                             tile,
                             (
@@ -128,7 +119,7 @@ def _over_pixels_direct(
                                 count,
                                 width,
                                 address_of(bias) + (group * g.filters + f) * item,
-                                _tile_flags(k, steps, depth, bias, g.relu),
+                                flags,
                             ),
                         )
                     if c != address_of(mine):
@@ -155,109 +146,13 @@ def _over_pixels_direct(
 
 
 @jit(parallel=True)
-def _over_pixels_direct_parallel(
+def _over_pixels_parallel(
     slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g
 ):  # fmt: skip
     for slot in prange(slots):
-        _over_pixels_direct(
+        _over_pixels(
             intp(slot), slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g
         )  # fmt: skip
 
 
-over_pixels_direct = Kernel(_over_pixels_direct, _over_pixels_direct_parallel)
-
-
-@jit
-def _over_pixels_packed(
-    slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, prow, panels, scratch, g
-):
-    """Tasks are (group, `tiles` tiles of pixels numbered through all images, share of the filters)."""
-    item = x.itemsize
-    depth = acol.size
-    pixels = g.images * g.rows * g.cols
-    chunk = g.tiles * g.tile_cols
-    chunks = (pixels + chunk - 1) // chunk
-    shares = (g.filters + g.share - 1) // g.share
-    panel, mine = address_of(panels[slot]), address_of(scratch[slot])
-    panel_size = g.depth_block * g.tile_cols * item
-    plane = g.rows * g.cols
-    joined_source = plane if g.pitch == g.cols else g.cols  # pixels that lie side by side in x, in out
-    joined_target = plane if g.out_row == g.cols and g.out_col == 1 else g.cols
-    while True:
-        task = next_task(counter)
-        if task >= g.groups * chunks * shares:
-            return
-        group = task // (chunks * shares)
-        share = task % shares
-        begin = (task // shares % chunks) * chunk
-        end = min(begin + chunk, pixels)
-        filter_begin = share * g.share
-        filter_end = min(filter_begin + g.share, g.filters)
-        weights = address_of(w) + group * g.w_group * item
-        planes = address_of(x) + (g.x_start + group * g.x_group) * item
-        target = address_of(out) + (g.out_start + group * g.out_group) * item
-        for k in range(0, max(depth, 1), g.depth_block):  # a phase without taps still writes zeros
-            steps = min(g.depth_block, depth - k)
-            flags = _tile_flags(k, steps, depth, bias, g.relu)
-            p = begin
-            while p < end:
-                offset = (p - begin) % g.tile_cols
-                length = min(joined_source - p % joined_source, g.tile_cols - offset, end - p)
-                image = p // plane
-                source = image * g.x_image + (p // g.cols % g.rows) * g.pitch + p % g.cols
-                to = panel + (p - begin) // g.tile_cols * panel_size + offset * item
-                call_address(
-                    copy,
-                    (to, address_of(prow), planes + source * item, address_of(brow) + 8 * k, steps, length, 1),
-                )
-                p += length
-            for f in range(filter_begin, filter_end, g.tile_rows):
-                for t in range(begin, end, g.tile_cols):
-                    call_address(
-                        tile,
-                        (
-                            steps,
-                            weights,
-                            address_of(arow) + 8 * f,
-                            address_of(acol) + 8 * k,
-                            panel + (t - begin) // g.tile_cols * panel_size,
-                            address_of(prow),
-                            mine + (t - begin) * item,
-                            address_of(trow) + 8 * (f - filter_begin),
-                            min(g.tile_rows, filter_end - f),
-                            min(g.tile_cols, end - t),
-                            address_of(bias) + (group * g.filters + f) * item,
-                            flags,
-                        ),
-                    )
-        p = begin
-        while p < end:
-            length = min(joined_target - p % joined_target, end - p)
-            place = p // plane * g.out_image + (p // g.cols % g.rows) * g.out_row + p % g.cols * g.out_col
-            call_address(
-                copy,
-                (
-                    target + place * item,
-                    address_of(crow) + 8 * filter_begin,
-                    mine + (p - begin) * item,
-                    address_of(trow),
-                    filter_end - filter_begin,
-                    length,
-                    g.out_col,
-                ),
-            )
-            p += length
-
-
-@jit(parallel=True)
-def _over_pixels_packed_parallel(
-    slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, prow, panels, scratch, g
-):  # fmt: skip
-    for slot in prange(slots):
-        _over_pixels_packed(
-            intp(slot), slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, prow, panels,
-            scratch, g,
-        )  # fmt: skip
-
-
-over_pixels_packed = Kernel(_over_pixels_packed, _over_pixels_packed_parallel)
+over_pixels = Kernel(_over_pixels, _over_pixels_parallel)

@@ -5,8 +5,7 @@
 One operand walks the padded input, the other `dout`; which is which is the caller's choice (see
 `fastconv.algorithms.weight_gradient`): rows over taps and vectors over filters, or rows over filters and vectors
 over the numbers (kw, c) that lie side by side in a channels-last input. `column_*` list the tiles of vectors: where
-they start in `b` and in `out`, and how wide they are. With `runs`, each block of pixels is first copied into a
-panel of whole windows (im2col), which joins short runs (KW * C numbers) into full vectors.
+they start in `b` and in `out`, and how wide they are.
 
 Tasks are (split of the pixels, group, band of rows); each writes its own part of `out` (splits, ...), which may be
 uninitialised. Blocks of pixels are summed from zero and then added, so long sums keep their accuracy.
@@ -44,24 +43,16 @@ class WeightGradient(NamedTuple):
     band: int  # tile rows of one task, a multiple of tile_rows
     splits: int
     depth_block: int
-    run_length: int  # 0 reads b in place
     add: int  # 1 adds to what `out` holds (an earlier part of the batch)
 
 
 @jit
-def _weight_gradient(
-    slot, slots, counter, tile, copy, a, arow, b, runs, column_b, column_out, column_width, out, crow, tables, panels, g
-):
+def _weight_gradient(slot, slots, counter, tile, a, arow, b, column_b, column_out, column_width, out, crow, tables, g):
     item = a.itemsize
     pixels = g.images * g.rows * g.cols
     bands = (arow.size + g.band - 1) // g.band
     share = (pixels + g.splits - 1) // g.splits
-    acol, brow = tables[slot, : g.depth_block], tables[slot, g.depth_block : 2 * g.depth_block]
-    prow = tables[slot, 2 * g.depth_block :]
-    panel_width = runs.size * g.run_length
-    if g.run_length:
-        for i in range(g.depth_block):
-            prow[i] = i * panel_width
+    acol, brow = tables[slot, : g.depth_block], tables[slot, g.depth_block :]
     while True:
         task = next_task(counter)
         if task >= g.splits * g.groups * bands:
@@ -91,22 +82,6 @@ def _weight_gradient(
                     if row == g.rows:
                         row = 0
                         image += 1
-            b_block, b_rows = source_b, address_of(brow)
-            if g.run_length:
-                b_block, b_rows = address_of(panels[slot]), address_of(prow)
-                for r in range(runs.size):
-                    call_address(
-                        copy,
-                        (
-                            b_block + r * g.run_length * item,
-                            b_rows,
-                            source_b + runs[r] * item,
-                            address_of(brow),
-                            count,
-                            g.run_length,
-                            1,
-                        ),
-                    )
             flags = ADD if first > begin or g.add else 0
             for t in range(column_b.size):
                 for m in range(band * g.band, row_end, g.tile_rows):
@@ -117,8 +92,8 @@ def _weight_gradient(
                             source_a,
                             address_of(arow) + 8 * m,
                             address_of(acol),
-                            b_block + column_b[t] * item,
-                            b_rows,
+                            source_b + column_b[t] * item,
+                            address_of(brow),
                             target + column_out[t] * item,
                             address_of(crow) + 8 * m,
                             min(g.tile_rows, row_end - m),
@@ -132,12 +107,11 @@ def _weight_gradient(
 
 @jit(parallel=True)
 def _weight_gradient_parallel(
-    slots, counter, tile, copy, a, arow, b, runs, column_b, column_out, column_width, out, crow, tables, panels, g
+    slots, counter, tile, a, arow, b, column_b, column_out, column_width, out, crow, tables, g
 ):  # fmt: skip
     for slot in prange(slots):
         _weight_gradient(
-            intp(slot), slots, counter, tile, copy, a, arow, b, runs, column_b, column_out, column_width, out, crow,
-            tables, panels, g,
+            intp(slot), slots, counter, tile, a, arow, b, column_b, column_out, column_width, out, crow, tables, g
         )  # fmt: skip
 
 

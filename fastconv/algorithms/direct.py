@@ -30,7 +30,7 @@ def _cheaper(problem: ConvProblem, threads: int, gradient: bool, relu: bool) -> 
     over_filters = OverFiltersPass(problem, threads, packed=False, gradient=gradient, relu=relu)
     if OverPixelsPass.declines(problem, gradient):
         return over_filters
-    over_pixels = OverPixelsPass(problem, threads, packed=False, gradient=gradient, relu=relu)
+    over_pixels = OverPixelsPass(problem, threads, gradient=gradient, relu=relu)
     return over_filters if over_filters.cycles <= over_pixels.cycles else over_pixels
 
 
@@ -45,7 +45,7 @@ def _gradient_x(problem: ConvProblem, threads: int) -> Any:
 
 def _gradient_w(problem: ConvProblem, threads: int) -> Any:
     product = _as_product(problem)
-    arrangements = [WeightGradientPass(product, threads, rows_are_taps=rows, packed=False) for rows in (True, False)]
+    arrangements = [WeightGradientPass(product, threads, rows_are_taps=rows) for rows in (True, False)]
     cheapest = min(arrangements, key=lambda arrangement: arrangement.cycles)
     return small.faster(cheapest, problem, "gradient_w", threads)
 

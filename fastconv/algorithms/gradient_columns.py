@@ -18,6 +18,9 @@ from fastconv.workspace import Scratch
 _COLUMNS_BYTES = 576 * 1024  # columns of one block: they and the rows of dout share the second-level cache
 
 
+_BEYOND_L2 = 1.3  # arithmetic on planes of dout that the second-level cache does not hold (512 filters, 1x1)
+
+
 class _Axis:
     """How taps move along one axis: input cell j * stride + phase[k] gets tap k of output j - shift[k]."""
 
@@ -121,6 +124,8 @@ class GradientColumnsPass:
         blocks = g.bands * ceil_div(g.band, g.block)
         rows = min(p.OH, blocks * g.block) + (g.bands - 1) * g.span
         arithmetic = rows / g.block * self.tile.cycles_for(self.crow.size, g.block * g.pitch, p.group_filters)
+        if self.scratch[0] * item > costs.L2_BYTES:
+            arithmetic *= _BEYOND_L2
         phases = p.stride[0] * p.stride[1]
         adding = blocks * g.channels * phases * self.sum_tile.cycles_for(1, g.block * g.pitch, p.taps / phases)
         kept = blocks * self.crow.size * (costs.CYCLES_PER_RUN + g.span * g.pitch * item * 2 / 64)

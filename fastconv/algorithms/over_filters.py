@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,35 +9,19 @@ import numpy as np
 from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_block
 from fastconv._kernels.isa import best_tile
-from fastconv._kernels.over_filters import OverFilters, over_filters, pack_panels
+from fastconv._kernels.over_filters import OverFilters, over_filters
 from fastconv._kernels.register_tile import register_tile
 from fastconv.algorithms import costs
 from fastconv.algorithms.axes import GradientAxis
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import offsets
+from fastconv.algorithms.weight_panels import WeightPanels
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
 # Rows of tiles up to which weights are read where they lie: packing them costs as much as using them.
 _UNPACKED_TILES = 2
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where depth step (batch, row) of a filter lies in w; see `pack_panels`."""
-
-    filters: int  # of one group: columns of the panels
-    group_stride: int
-    batches: int
-    batch_stride: int
-    rows: int
-    stride: int
-    transposed: bool
-
-    @property
-    def depth(self) -> int:
-        return self.batches * self.rows
 
 
 @dataclass(frozen=True)
@@ -51,47 +34,29 @@ class Launch:
     geometry: OverFilters
 
 
-def _forward(p: ConvProblem) -> tuple[Operand, Weights, list[Launch]]:
+def _forward(p: ConvProblem) -> tuple[Operand, list[Launch]]:
     (top, _), (left, _) = p.pads
     last = p.channels_last
     source = Operand(last, last, p.C, p.H, p.W, top, left, *p.padded)
     down, across = np.arange(p.KH) * p.dilation[0] * source.row_step, np.arange(p.KW) * p.dilation[1] * source.col_step
     channels = np.arange(p.group_channels) * source.channel_step
     depth = p.taps * p.group_channels
-    if last:
-        weights = Weights(
-            p.group_filters, p.group_filters, p.taps, p.group_channels * p.F, p.group_channels, p.F, False
-        )
-        acol = offsets(down, across, channels)
-    else:
-        weights = Weights(p.group_filters, p.group_filters * depth, 1, 0, depth, depth, True)
-        acol = offsets(channels, down, across)
+    acol = offsets(down, across, channels) if last else offsets(channels, down, across)
     places = {
         "rows": p.OH, "cols": p.OW, "x_row": p.stride[0] * source.row_step, "x_col": p.stride[1] * source.col_step,
         "x_group": p.group_channels * source.channel_step, "out_start": 0, "out_image": p.OH * p.OW * p.F,
         "out_row": p.OW * (p.F if last else 1), "out_col": p.F if last else 1, "out_filter": 1 if last else p.OH * p.OW,
     }  # fmt: skip
-    return source, weights, [_launch(p, acol, np.arange(depth), offsets(down, across), source, weights, places)]
+    return source, [_launch(p, p.group_filters, acol, np.arange(depth), offsets(down, across), source, places)]
 
 
-def _gradient(p: ConvProblem) -> tuple[Operand, Weights, list[Launch]]:
+def _gradient(p: ConvProblem) -> tuple[Operand, list[Launch]]:
     """dx[i, c] = sum over f, taps of dout[o, f] * w[f, c, tap]: filters and channels change roles."""
     vertical = GradientAxis.of(p.H, p.KH, p.stride[0], p.dilation[0], p.pads[0][0], p.OH)
     horizontal = GradientAxis.of(p.W, p.KW, p.stride[1], p.dilation[1], p.pads[1][0], p.OW)
     last = p.channels_last
     source = Operand(last, last, p.F, p.OH, p.OW, vertical.front, horizontal.front, vertical.length, horizontal.length)
     filters = np.arange(p.group_filters)
-    per_filter = p.group_channels * p.taps
-    if last:
-        weights = Weights(p.group_channels, p.group_filters, p.taps, p.group_channels * p.F, p.group_filters, p.F, True)
-    elif p.taps == 1:  # the channels of a filter lie side by side
-        weights = Weights(
-            p.group_channels, p.group_filters * per_filter, 1, 0, p.group_filters, p.group_channels, False
-        )
-    else:
-        weights = Weights(
-            p.group_channels, p.group_filters * per_filter, p.group_filters, per_filter, p.taps, p.taps, True
-        )
     col = p.C if last else 1
     launches = []
     for rows in vertical.phases:
@@ -111,16 +76,16 @@ def _gradient(p: ConvProblem) -> tuple[Operand, Weights, list[Launch]]:
                 "out_row": p.stride[0] * p.W * col, "out_col": p.stride[1] * col,
                 "out_filter": 1 if last else p.H * p.W,
             }  # fmt: skip
-            launches.append(_launch(p, acol, steps, window, source, weights, places))
-    return source, weights, launches
+            launches.append(_launch(p, p.group_channels, acol, steps, window, source, places))
+    return source, launches
 
 
 def _launch(
-    p: ConvProblem, acol: np.ndarray, steps: np.ndarray, runs: np.ndarray, source: Operand, weights: Weights,
+    p: ConvProblem, filters: int, acol: np.ndarray, steps: np.ndarray, runs: np.ndarray, source: Operand,
     places: dict[str, int],
 ) -> Launch:  # fmt: skip
     geometry = OverFilters(
-        images=0, groups=p.groups, filters=weights.filters, x_image=source.image, w_panel=0, tile_rows=0, tile_cols=0,
+        images=0, groups=p.groups, filters=filters, x_image=source.image, w_panel=0, tile_rows=0, tile_cols=0,
         chunk=0, share=0, depth_block=0, run_length=0, relu=0, **places,
     )  # fmt: skip
     return Launch(acol, steps, runs, geometry)
@@ -132,13 +97,13 @@ class OverFiltersPass:
     def __init__(self, problem: ConvProblem, threads: int, *, packed: bool, gradient: bool, relu: bool = False):
         assert problem.channels_last or not packed  # windows of planes are not made of runs
         self.problem, self.threads, self.packed = problem, threads, packed
-        self.source, self.weights, launches = (_gradient if gradient else _forward)(problem)
+        self.source, launches = (_gradient if gradient else _forward)(problem)
         itemsize = problem.dtype.itemsize
         image_bytes = self.source.scratch_bytes(itemsize)
         self.images = costs.images_at_once(image_bytes, problem.N)
         pixels = self.images * max(launch.geometry.rows * launch.geometry.cols for launch in launches)
-        self.tile = best_tile(max(pixels, 1), self.weights.filters, itemsize)
-        self.panels = ceil_div(self.weights.filters, self.tile.cols)
+        self.tile = best_tile(max(pixels, 1), launches[0].geometry.filters, itemsize)
+        self.weights = WeightPanels.of(problem, gradient, self.tile.cols)
         self.in_place = (
             problem.channels_last
             and not gradient
@@ -147,11 +112,8 @@ class OverFiltersPass:
         )
         self.launches = [self._sized(launch, int(relu)) for launch in launches]
         self.copy, self.transpose = copy_block(itemsize), transpose_block(itemsize)
-        self.drow = np.arange(self.weights.rows) * self.tile.cols
-        self.srow = np.arange(self.weights.rows) * self.weights.stride
         self.result_rows = np.arange(self.tile.rows) * self.tile.cols
-        self.panels_shape = problem.groups, self.panels, self.weights.depth, self.tile.cols
-        panel_bytes = 0 if self.in_place else math.prod(self.panels_shape) * itemsize
+        panel_bytes = 0 if self.in_place else self.weights.nbytes
         self.workspace = (
             self.images * image_bytes + panel_bytes + threads * max(self._slot_bytes(g.geometry) for g in self.launches)
         )
@@ -171,7 +133,7 @@ class OverFiltersPass:
         least = min(chunk, costs.PIXELS_PER_TASK // 4)
         chunk = max(min(chunk, ceil_div(pixels, tasks)), least, tile.rows)
         chunk = min(ceil_div(chunk, tile.rows), ceil_div(max(pixels, 1), tile.rows)) * tile.rows
-        share = costs.split(self.panels, tasks // max(ceil_div(pixels, chunk), 1), 1)
+        share = costs.split(self.weights.panels, tasks // max(ceil_div(pixels, chunk), 1), 1)
         run = 0
         if self.packed:
             run = launch.acol.size // max(launch.runs.size, 1)
@@ -192,9 +154,12 @@ class OverFiltersPass:
         p, g, depth = self.problem, launch.geometry, launch.acol.size
         pixels, item = p.N * g.rows * g.cols, p.dtype.itemsize
         cycles = self.tile.cycles_for(pixels, g.filters, depth, g.depth_block) * p.groups
+        if not p.channels_last:
+            tiles = ceil_div(pixels, self.tile.rows) * self.weights.panels
+            cycles += tiles * self.source.channels * costs.CYCLES_PER_PLANE
         if self.packed:
             copied = launch.runs.size * (costs.CYCLES_PER_RUN + g.run_length * item * 2 / 64)
-            cycles += pixels * p.groups * ceil_div(self.panels, g.share) * copied
+            cycles += pixels * p.groups * ceil_div(self.weights.panels, g.share) * copied
         if g.out_filter != 1:
             each = costs.cycles_per_transposed(g.out_filter * item) if g.out_col == 1 else costs.CYCLES_PER_SCATTERED
             cycles += pixels * g.filters * p.groups * each
@@ -204,9 +169,7 @@ class OverFiltersPass:
         """Weights as panels, in the order in which the tile reads them."""
         if self.in_place:
             return None
-        panels = np.zeros(self.panels_shape, self.problem.dtype)
-        self._pack(w, panels)
-        return panels
+        return self.weights.packed(w)
 
     def run(
         self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
@@ -216,20 +179,12 @@ class OverFiltersPass:
         with Scratch() as scratch:
             panels = w if self.in_place else prepared
             if panels is None:
-                panels = scratch.take(self.panels_shape, p.dtype)
-                self._pack(w, panels)
+                panels = scratch.take(self.weights.shape, p.dtype)
+                self.weights.pack(w, panels)
             panels = panels.reshape(-1)
             for first in range(0, p.N, self.images):
                 end = min(first + self.images, p.N)
                 self._run_images(operand[first:end], panels, bias, out[first:end].reshape(-1))
-
-    def _pack(self, w: np.ndarray, panels: np.ndarray) -> None:
-        f = self.weights
-        block = self.transpose if f.transposed else self.copy
-        runtime.launch(
-            pack_panels, w.size * 4, block.address, f.transposed, w.reshape(-1), panels, self.drow, self.srow,
-            f.filters, f.group_stride, f.batches, f.batch_stride, f.rows, f.stride,
-        )  # fmt: skip
 
     def _run_images(self, operand: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         p, images = self.problem, len(operand)

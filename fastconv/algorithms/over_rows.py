@@ -52,7 +52,9 @@ class OverRowsPass:
         )  # fmt: skip
         self.workspace = self.images * image_bytes
         pixels = p.N * ceil_div(p.OH, band) * self.table * lanes
-        self.cycles = self.tile.cycles_for(p.group_filters, pixels, depth) * p.groups * _SLOWDOWN + (
+        tiles = ceil_div(p.group_filters, self.tile.rows) * ceil_div(pixels, self.tile.cols)
+        arithmetic = self.tile.cycles_for(p.group_filters, pixels, depth) * _SLOWDOWN
+        self.cycles = (arithmetic + tiles * p.group_channels * costs.CYCLES_PER_PLANE) * p.groups + (
             2 * image_bytes * p.N * costs.CYCLES_PER_BYTE_MOVED + costs.CYCLES_PER_LAUNCH
         )
 

@@ -1,10 +1,9 @@
 """Gradient of the weights: which operand gives rows, which gives vectors; tables and sizes, made once per problem.
 
-Three arrangements of  dw[f, k] = sum over pixels of dout[f, pixel] * x[window(pixel) + k]:
+Two arrangements of  dw[f, k] = sum over pixels of dout[f, pixel] * x[window(pixel) + k]:
 
 * `taps_by_filters`: rows are taps, vectors run over filters. Needs `dout` channels-last; x only padded.
 * `filters_by_taps`: rows are filters, vectors run over (kw, c). Needs x channels-last; `dout` as it is.
-* `packed`: as the last, with whole windows copied side by side first (im2col): for few channels.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastconv import runtime
-from fastconv._kernels.blocks import copy_block, transpose_block
+from fastconv._kernels.blocks import transpose_block
 from fastconv._kernels.isa import best_tile
 from fastconv._kernels.prepare import transpose_matrices
 from fastconv._kernels.register_tile import register_tile
@@ -25,6 +24,9 @@ from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
 _TAP_ROWS_SLOWDOWN = 1.1  # measured over 3x3 layers: rows that walk taps touch more cache lines than rows of dout
+# Pixels of 1 KB and more compete for few lines of the first-level cache, and many taps walk far: `gradient_panels` ran
+# 1.3 to 2 times as fast (1x1 with 256 and more channels, 5x5).
+_WIDE_PIXEL, _MANY_TAPS, _SPREAD_SLOWDOWN = 1024, 9, 1.35
 _ROWS_PER_TASK = 96
 _SPLIT_BYTES = 2**21  # all partial results of the splits together
 _DEPTH_BLOCK = 256  # pixels summed in registers before they are added to dw: short sums keep float32 accurate
@@ -33,9 +35,8 @@ _DEPTH_BLOCK = 256  # pixels summed in registers before they are added to dw: sh
 class WeightGradientPass:
     """`run(x, dout, dw)` fills dw; both operands C-contiguous in the problem's layout."""
 
-    def __init__(self, problem: ConvProblem, threads: int, *, rows_are_taps: bool, packed: bool):
-        assert not (rows_are_taps and packed)
-        self.problem, self.threads, self.rows_are_taps, self.packed = problem, threads, rows_are_taps, packed
+    def __init__(self, problem: ConvProblem, threads: int, *, rows_are_taps: bool):
+        self.problem, self.threads, self.rows_are_taps = problem, threads, rows_are_taps
         p, itemsize = problem, problem.dtype.itemsize
         # x as planes only where rows walk taps of a channels-first input; everywhere else as pixels.
         planes, last = rows_are_taps and not p.channels_last, p.channels_last
@@ -59,7 +60,6 @@ class WeightGradientPass:
             p.group_filters * self.dout.channel_step,
         )
         depth = p.taps * p.group_channels
-        self.runs = np.empty(0, np.int64)
         if rows_are_taps:
             self.arow = offsets(channels, *window) if planes else offsets(*window, channels)
             a_pixel, b_pixel = pixel_x, pixel_dout
@@ -70,15 +70,11 @@ class WeightGradientPass:
             joined = p.groups == 1 and p.dilation[1] == 1  # then taps (kw, c) of one kh lie side by side
             run_starts = offsets(window[0]) if joined else offsets(*window)
             run_length = p.KW * p.C if joined else p.group_channels
-            if packed:
-                self.runs = run_starts
-        widths = depth if packed else run_length
-        self.tile = best_tile(self.arow.size, widths, itemsize)
-        self.run_length = run_length if packed else 0
+        self.tile = best_tile(self.arow.size, run_length, itemsize)
         columns = [
-            (start + first, index * widths + first, min(self.tile.cols, widths - first))
-            for index, start in enumerate(np.zeros(1, np.int64) if packed else run_starts)
-            for first in range(0, widths, self.tile.cols)
+            (start + first, index * run_length + first, min(self.tile.cols, run_length - first))
+            for index, start in enumerate(run_starts)
+            for first in range(0, run_length, self.tile.cols)
         ]
         self.column_b, self.column_out, self.column_width = np.array(columns, np.int64).reshape(-1, 3).T.copy()
         # The result as the kernel writes it: (groups, rows, columns), except straight into a channels-last dw.
@@ -96,8 +92,7 @@ class WeightGradientPass:
         pixels = self.images * p.OH * p.OW
         tasks = self.threads * costs.TASKS_PER_THREAD if self.threads > 1 else 1
         rows = self.arow.size
-        # A task numbers its pixels once for all of its rows, so it takes many rows; packed ones take them all.
-        band = rows if self.packed else min(rows, _ROWS_PER_TASK)
+        band = min(rows, _ROWS_PER_TASK)  # a task numbers its pixels once for all of its rows, so it takes many
         band = ceil_div(ceil_div(rows, ceil_div(rows, band)), self.tile.rows) * self.tile.rows
         bands = ceil_div(rows, band) * p.groups
         # Few tasks: cut the pixels too, each part into a result of its own, where results are small.
@@ -109,12 +104,11 @@ class WeightGradientPass:
             a_image=a_pixel[0], a_row=a_pixel[1], a_col=a_pixel[2], a_group=a_pixel[3],
             b_image=b_pixel[0], b_row=b_pixel[1], b_col=b_pixel[2], b_group=b_pixel[3],
             out_group=out_group, out_split=self.dw_size, tile_rows=self.tile.rows, band=band, splits=splits,
-            depth_block=_DEPTH_BLOCK, run_length=self.run_length, add=0,
+            depth_block=_DEPTH_BLOCK, add=0,
         )  # fmt: skip
-        self.copy, self.transpose = copy_block(itemsize), transpose_block(itemsize)
-        panel = _DEPTH_BLOCK * self.runs.size * self.run_length * itemsize
+        self.transpose = transpose_block(itemsize)
         scratch_dw = 0 if self.direct and splits == 1 else self.dw_size * itemsize * (splits + 1)
-        self.workspace = self.images * self.image_bytes + scratch_dw + self.threads * (panel + 3 * 8 * _DEPTH_BLOCK)
+        self.workspace = self.images * self.image_bytes + scratch_dw + self.threads * 2 * 8 * _DEPTH_BLOCK
         self.cycles = self._cycles()
 
     def _cycles(self) -> float:
@@ -125,14 +119,13 @@ class WeightGradientPass:
         arithmetic = sum(self.tile.cycles_for(self.arow.size, w, pixels, _DEPTH_BLOCK) for w in widths) * p.groups
         if self.rows_are_taps:
             arithmetic *= _TAP_ROWS_SLOWDOWN
+        pitch = (self.dout if self.rows_are_taps else self.x).col_step * itemsize
+        if pitch >= _WIDE_PIXEL or p.taps > _MANY_TAPS:
+            arithmetic *= _SPREAD_SLOWDOWN
         # Each block visits its results once: a load, an add and a store of every vector.
         visits = self.arow.size * width * itemsize / 64 * 2 / _DEPTH_BLOCK
-        packing = 0.0
-        if self.packed:
-            bands = ceil_div(self.arow.size, self.geometry.band)
-            packing = bands * self.runs.size * (costs.CYCLES_PER_RUN + self.run_length * itemsize * 2 / 64)
         moved = 2 * self.image_bytes * p.N + (0 if self.direct else 2 * self.dw_size * itemsize)
-        copied = pixels * p.groups * (visits + packing) + moved * costs.CYCLES_PER_BYTE_MOVED
+        copied = pixels * p.groups * visits + moved * costs.CYCLES_PER_BYTE_MOVED
         return arithmetic + copied + costs.CYCLES_PER_LAUNCH * (3 + p.N / self.images)
 
     def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
@@ -176,11 +169,9 @@ class WeightGradientPass:
         with Scratch() as scratch:
             x, dout = self.x.prepare(x, slots, scratch), self.dout.prepare(dout, slots, scratch)
             a, b = (x, dout) if self.rows_are_taps else (dout, x)
-            tables = np.empty((slots, 3 * g.depth_block), np.int64)
-            panels = scratch.take((slots, g.depth_block * self.runs.size * self.run_length), p.dtype)
+            tables = np.empty((slots, 2 * g.depth_block), np.int64)
             tile = register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize)
             runtime.run_on(
-                weight_gradient, slots, np.zeros(1, np.int64), tile.address, self.copy.address, a, self.arow, b,
-                self.runs, self.column_b, self.column_out, self.column_width, partial, self.crow, tables,
-                panels, g._replace(images=images, add=int(add)),
+                weight_gradient, slots, np.zeros(1, np.int64), tile.address, a, self.arow, b, self.column_b,
+                self.column_out, self.column_width, partial, self.crow, tables, g._replace(images=images, add=int(add)),
             )  # fmt: skip

@@ -1,0 +1,120 @@
+"""Gradient of the weights with one operand in packed panels: tables and sizes, made once per problem."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.blocks import transpose_rows
+from fastconv._kernels.gradient_panels import GradientPanels, gradient_panels
+from fastconv._kernels.isa import best_tile
+from fastconv._kernels.pixel_panels import fill_panels
+from fastconv._kernels.register_tile import register_tile
+from fastconv.algorithms import costs
+from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.operands import Operand
+from fastconv.algorithms.tables import offsets
+from fastconv.algorithms.tap_planes import tap_planes
+from fastconv.problem import ConvProblem
+from fastconv.workspace import Scratch
+
+_DEPTH_BLOCK = 256  # pixels summed in registers before they are added to dw: short sums keep float32 accurate
+_SPLIT_BYTES = 2**21  # all partial results of the splits together
+_CYCLES_PER_TRANSPOSED = 0.4
+_PIXEL_ROWS_SLOWDOWN = 1.2  # channels-last: rows are read across pixels (1x1, 64 channels)
+_CYCLES_PER_RUN = 30.0  # starting the transposition of one run of a tile's taps
+
+
+class GradientPanelsPass:
+    """`run(x, dout, dw)` fills dw; both operands C-contiguous in the problem's layout."""
+
+    def __init__(self, problem: ConvProblem, threads: int):
+        self.problem, self.threads = problem, threads
+        p, itemsize, plane = problem, problem.dtype.itemsize, problem.OH * problem.OW
+        taps = p.group_channels * p.taps
+        nothing = np.empty(0, np.int64)
+        if p.channels_last:
+            self.x = Operand(True, True, p.C, p.H, p.W, p.pads[0][0], p.pads[1][0], *p.padded)
+            down, across = np.arange(p.KH) * p.dilation[0], np.arange(p.KW) * p.dilation[1]
+            self.arow = offsets(down * self.x.row_step, across * p.C, np.arange(p.group_channels))
+            self.brow, columns, row_length, out_group = nothing, p.group_filters, p.F, p.group_filters
+            a = self.x.image, p.stride[0] * self.x.row_step, p.stride[1] * p.C, p.group_channels
+            b = p.F * plane, p.OW * p.F, p.F, p.group_filters
+        else:
+            self.x, self.brow = tap_planes(p)
+            self.arow = np.arange(p.group_filters) * plane
+            columns, row_length, out_group = taps, taps, p.group_filters * taps
+            a = p.F * plane, p.OW, 1, p.group_filters * plane
+            b = self.x.image, self.x.cols, 1, p.group_channels * self.x.plane
+        self.tile = best_tile(self.arow.size, columns, itemsize)
+        self.crow = np.arange(self.arow.size) * row_length
+        self.prow = np.arange(_DEPTH_BLOCK) * self.tile.cols
+        self.dw_size = p.F * taps
+        self.image_bytes = self.x.scratch_bytes(itemsize)
+        self.images = costs.images_at_once(self.image_bytes, p.N)
+        tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
+        tiles = ceil_div(columns, self.tile.cols)
+        share = costs.split(tiles, ceil_div(tasks, p.groups), 1)
+        shares = ceil_div(tiles, share) * p.groups
+        # Few tasks: cut the pixels too, each part into a result of its own, where results are small.
+        splits = 1
+        if shares < tasks and self.dw_size * itemsize * ceil_div(tasks, shares) <= _SPLIT_BYTES:
+            splits = max(min(ceil_div(tasks, shares), self.images * plane // (4 * _DEPTH_BLOCK)), 1)
+        self.geometry = GradientPanels(
+            images=self.images, groups=p.groups, rows=p.OH, cols=p.OW, a_image=a[0], a_row=a[1], a_col=a[2],
+            a_group=a[3], b_image=b[0], b_row=b[1], b_col=b[2], b_group=b[3], planes=int(not p.channels_last),
+            columns=columns, out_group=out_group, out_split=self.dw_size, tile_rows=self.tile.rows,
+            tile_cols=self.tile.cols, share=share, splits=splits, depth_block=_DEPTH_BLOCK, add=0,
+        )  # fmt: skip
+        self.fill = fill_panels(self.tile.vectors, itemsize) if p.channels_last else transpose_rows(itemsize)
+        scratch = _DEPTH_BLOCK * (self.tile.cols * itemsize + 4 * 8)
+        partial = self.dw_size * itemsize * splits if splits > 1 else 0
+        self.workspace = self.images * self.image_bytes + partial + threads * scratch
+        self.cycles = self._cycles()
+
+    def _cycles(self) -> float:
+        p, g, itemsize = self.problem, self.geometry, self.problem.dtype.itemsize
+        pixels = p.N * p.OH * p.OW
+        arithmetic = self.tile.cycles_for(self.arow.size, g.columns, pixels, _DEPTH_BLOCK)
+        tiles = ceil_div(g.columns, g.tile_cols)
+        if p.channels_last:
+            arithmetic *= _PIXEL_ROWS_SLOWDOWN
+            filling = pixels * tiles * (costs.CYCLES_PER_RUN + g.tile_cols * itemsize * 2 / 64)
+        else:
+            joined = g.rows * g.cols if g.b_row == g.cols else g.cols
+            runs = pixels / min(joined, _DEPTH_BLOCK) * tiles
+            filling = pixels * g.columns * _CYCLES_PER_TRANSPOSED + runs * _CYCLES_PER_RUN
+        # Each block visits its results once: a load, an add and a store of every vector.
+        visits = pixels * self.arow.size * g.columns * itemsize / 64 * 2 / _DEPTH_BLOCK
+        split = p.N * self.x.image * costs.cycles_per_split(self.x.stride[1])
+        moved = 2 * self.image_bytes * p.N + 2 * self.dw_size * itemsize * (g.splits - 1)
+        return (
+            (arithmetic + filling + visits) * p.groups
+            + split
+            + (moved * costs.CYCLES_PER_BYTE_MOVED + costs.CYCLES_PER_LAUNCH * (1 + p.N / self.images))
+        )
+
+    def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
+        p, g = self.problem, self.geometry
+        with Scratch() as scratch:
+            partial = dw.reshape(1, -1) if g.splits == 1 else scratch.take((g.splits, self.dw_size), p.dtype)
+            for first in range(0, p.N, self.images):
+                images = slice(first, min(first + self.images, p.N))
+                self._run_images(x[images], dout[images], partial, first > 0)
+            if g.splits > 1:
+                np.add.reduce(partial, axis=0, out=dw.reshape(-1))
+
+    def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool) -> None:
+        p, images = self.problem, len(x)
+        slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
+        with Scratch() as scratch:
+            x, dout = self.x.prepare(x, slots, scratch), dout.reshape(-1)
+            a, b = (x, dout) if p.channels_last else (dout, x)
+            runtime.run_on(
+                gradient_panels, slots, np.zeros(1, np.int64),
+                register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize).address, self.fill.address,
+                a, self.arow, b, self.brow, self.prow, partial.reshape(-1), self.crow,
+                np.empty((slots, 4, _DEPTH_BLOCK), np.int64),
+                scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype),
+                self.geometry._replace(images=images, add=int(add)),
+            )  # fmt: skip

@@ -1,0 +1,142 @@
+"""Forward and gradient of x as a product of packed weights and packed pixels: sizes, made once per problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.blocks import copy_block
+from fastconv._kernels.isa import best_tile
+from fastconv._kernels.pixel_panels import PixelPanels, fill_panels, pixel_panels
+from fastconv._kernels.register_tile import register_tile
+from fastconv.algorithms import costs
+from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.pixel_grids import PixelGrid, forward_grids, gradient_grids
+from fastconv.algorithms.weight_panels import WeightPanels
+from fastconv.problem import ConvProblem
+from fastconv.workspace import Scratch
+
+_PANEL_BYTES = 16 * 1024  # of one pixel panel, in the first-level cache beside the weights that stream past it
+_CYCLES_PER_PIECE = 4.0  # finding one piece of a run, beside copying its numbers
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A grid of output pixels with the sizes of its tasks and the tables of its tiles."""
+
+    grid: PixelGrid
+    acol: np.ndarray
+    crow: np.ndarray
+    trow: np.ndarray  # offsets of the rows of results in scratch
+    geometry: PixelPanels
+
+    @property
+    def chunk(self) -> int:
+        """Pixels of one task."""
+        return self.geometry.tiles * self.geometry.tile_cols
+
+    @property
+    def straight(self) -> bool:
+        """Whether every tile is stored from registers."""
+        g = self.geometry
+        return g.out_col == 1 and (g.out_row, g.rows * g.cols % g.tile_cols) == (g.cols, 0)
+
+    def slot_numbers(self, depth_block: int) -> tuple[int, int]:
+        """Numbers of panels and of results per slot."""
+        return self.chunk * (depth_block + 1), 0 if self.straight else self.chunk * self.geometry.share
+
+
+class PixelPanelsPass:
+    """One pass: `run(operand, w, bias, out)` with operand x, or dout for the gradient of x."""
+
+    def __init__(self, problem: ConvProblem, threads: int, *, gradient: bool, relu: bool = False):
+        self.problem, self.threads = problem, threads
+        self.source, grids = (gradient_grids if gradient else forward_grids)(problem)
+        itemsize = problem.dtype.itemsize
+        image_bytes = self.source.scratch_bytes(itemsize)
+        self.images = costs.images_at_once(image_bytes, problem.N)
+        pixels = self.images * max(grid.rows * grid.cols for grid in grids)
+        self.tile = best_tile(grids[0].filters, pixels, itemsize)
+        self.weights = WeightPanels.of(problem, gradient, self.tile.rows)
+        self.launches = [self._sized(grid, int(relu)) for grid in grids if grid.rows * grid.cols]
+        self.arow = np.arange(self.tile.rows)
+        self.prow = np.arange(self._depth_block) * self.tile.cols
+        self.copy, self.fill = copy_block(itemsize), fill_panels(self.tile.vectors, itemsize)
+        numbers = max((sum(launch.slot_numbers(self._depth_block)) for launch in self.launches), default=0)
+        tables = 3 * 8 * max((launch.chunk for launch in self.launches), default=0)
+        self.workspace = self.images * image_bytes + self.weights.nbytes + threads * (numbers * itemsize + tables)
+        moved = 2 * (image_bytes * problem.N + self.weights.nbytes)
+        split = problem.N * self.source.image * costs.cycles_per_split(self.source.stride[1])
+        self.cycles = sum(map(self._cycles, self.launches)) + split + moved * costs.CYCLES_PER_BYTE_MOVED
+        self.cycles += costs.CYCLES_PER_LAUNCH * 2
+
+    @property
+    def _depth_block(self) -> int:
+        return _PANEL_BYTES // (self.tile.cols * self.problem.dtype.itemsize)
+
+    def _sized(self, grid: PixelGrid, relu: int) -> Launch:
+        """Choose how many pixels and filters one task takes."""
+        p, tile, source, itemsize = self.problem, self.tile, self.source, self.problem.dtype.itemsize
+        pixels = self.images * grid.rows * grid.cols
+        tasks = self.threads * costs.TASKS_PER_THREAD if self.threads > 1 else 1
+        block = self._depth_block
+        tiles = max(costs.L2_BYTES // 2 // (block * tile.cols * itemsize), 1)
+        tiles = max(min(tiles, ceil_div(pixels, tile.cols) * p.groups // tasks), 1)
+        share = costs.split(grid.filters, tasks // (ceil_div(pixels, tiles * tile.cols) * p.groups), tile.rows)
+        geometry = PixelPanels(
+            images=0, groups=p.groups, filters=grid.filters, rows=grid.rows, cols=grid.cols, pitch=source.cols,
+            x_image=source.image, x_group=source.channels // p.groups * source.plane,
+            w_panel=self.weights.depth * tile.rows, out_start=grid.out_start, out_image=grid.out_image,
+            out_group=grid.filters * grid.out_filter, out_row=grid.out_row, out_col=grid.out_col,
+            tile_rows=tile.rows, tile_cols=tile.cols, tiles=tiles, share=share, depth_block=block, relu=relu,
+        )  # fmt: skip
+        return Launch(grid, grid.steps * tile.rows, grid.crow, np.arange(share) * tiles * tile.cols, geometry)
+
+    def _cycles(self, launch: Launch) -> float:
+        """Predicted cycles of one core."""
+        p, g, depth, itemsize = self.problem, launch.geometry, launch.acol.size, self.problem.dtype.itemsize
+        pixels = p.N * g.rows * g.cols
+        pieces = pixels / g.cols + pixels / g.tile_cols
+        passes = ceil_div(g.filters, g.share) * g.groups
+        filling = passes * depth * (pieces * _CYCLES_PER_PIECE + pixels * itemsize * 2 / 64)
+        storing = 0.0
+        if not launch.straight:
+            storing = pixels * g.filters * g.groups * (costs.CYCLES_PER_RUN / g.cols + itemsize * 2 / 64)
+        return self.tile.cycles_for(g.filters, pixels, depth, g.depth_block) * g.groups + filling + storing
+
+    def prepare(self, w: np.ndarray) -> np.ndarray:
+        """Weights as panels, in the order in which the tile reads them."""
+        return self.weights.packed(w)
+
+    def run(
+        self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
+    ) -> None:
+        """See `base`; `prepared` is what `prepare` gave."""
+        with Scratch() as scratch:
+            panels = prepared
+            if panels is None:
+                panels = scratch.take(self.weights.shape, self.problem.dtype)
+                self.weights.pack(w, panels)
+            panels = panels.reshape(-1)
+            for first in range(0, self.problem.N, self.images):
+                images = slice(first, min(first + self.images, self.problem.N))
+                self._run_images(operand[images], panels, bias, out[images].reshape(-1))
+
+    def _run_images(self, operand: np.ndarray, weights: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+        p, tile, images = self.problem, self.tile, len(operand)
+        slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
+        compiled = register_tile(tile.rows, tile.vectors, p.dtype.itemsize)
+        with Scratch() as scratch:
+            x = self.source.prepare(operand, slots, scratch)
+            for launch in self.launches:
+                panel, results = launch.slot_numbers(self._depth_block)
+                with Scratch() as own:
+                    runtime.run_on(
+                        pixel_panels, slots, np.zeros(1, np.int64), compiled.address, self.fill.address,
+                        self.copy.address, weights, self.arow, launch.acol, x, launch.grid.brow, self.prow, bias, out,
+                        launch.crow, launch.trow, np.empty((slots, 3, launch.chunk), np.int64),
+                        own.take((slots, panel), p.dtype), own.take((slots, results), p.dtype),
+                        launch.geometry._replace(images=images),
+                    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Weights in the order in which the register tile reads them: panels of filters (or channels), depth step by step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.blocks import copy_block, transpose_block
+from fastconv._kernels.over_filters import pack_panels
+from fastconv.problem import ConvProblem
+
+
+@dataclass(frozen=True)
+class WeightPanels:
+    """Panels (groups, panel, depth, `width`) of one problem's weights, for its forward pass or its gradient of x.
+
+    Depth runs over (c, kh, kw) forward and (f, kh, kw) for the gradient, channels-last over (kh, kw, c) and
+    (kh, kw, f). Depth step (batch, row) of a filter lies at w[batch * batch_stride + row * stride]; see `pack_panels`.
+    """
+
+    width: int
+    itemsize: int
+    groups: int
+    filters: int  # of one group
+    group_stride: int
+    batches: int
+    batch_stride: int
+    rows: int
+    stride: int
+    transposed: bool
+
+    @classmethod
+    def of(cls, p: ConvProblem, gradient: bool, width: int) -> WeightPanels:
+        filters, channels, taps = p.group_filters, p.group_channels, p.taps
+        per_filter = channels * taps
+        if not gradient:
+            if p.channels_last:
+                source = filters, filters, taps, channels * p.F, channels, p.F, False
+            else:
+                source = filters, filters * per_filter, 1, 0, per_filter, per_filter, True
+        elif p.channels_last:
+            source = channels, filters, taps, channels * p.F, filters, p.F, True
+        elif taps == 1:  # the channels of a filter lie side by side
+            source = channels, filters * per_filter, 1, 0, filters, channels, False
+        else:
+            source = channels, filters * per_filter, filters, per_filter, taps, taps, True
+        return cls(width, p.dtype.itemsize, p.groups, *source)
+
+    @property
+    def depth(self) -> int:
+        return self.batches * self.rows
+
+    @property
+    def panels(self) -> int:
+        """Panels of one group."""
+        return -(-self.filters // self.width)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.groups, self.panels, self.depth, self.width
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.itemsize
+
+    @cached_property
+    def _row_offsets(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.arange(self.rows) * self.width, np.arange(self.rows) * self.stride
+
+    def pack(self, w: np.ndarray, panels: np.ndarray) -> None:
+        """Fill `panels`; numbers past the last filter stay as they are."""
+        block = (transpose_block if self.transposed else copy_block)(self.itemsize)
+        runtime.launch(
+            pack_panels, w.size * 4, block.address, self.transposed, w.reshape(-1), panels, *self._row_offsets,
+            self.filters, self.group_stride, self.batches, self.batch_stride, self.rows, self.stride,
+        )  # fmt: skip
+
+    def packed(self, w: np.ndarray) -> np.ndarray:
+        """New panels of w; zeros past the last filter."""
+        panels = np.zeros(self.shape, w.dtype)
+        self.pack(w, panels)
+        return panels

@@ -1,0 +1,240 @@
+"""Convolution as a product of two packed matrices, with vectors over output pixels (im2col, a few tiles at a time).
+
+    out[f, pixel] = sum over k of  w[f, k] * x[brow[k] + pixel]
+
+Weights come as panels of `tile_rows` filters, (panel, depth, tile_rows) (see `over_filters.pack_panels`). Each task
+copies the taps of its pixels into panels of `tile_cols` pixels, (panel, depth block, tile_cols): whole runs of
+neighbouring pixels, tap after tap. So the register tile reads both operands from front to back: read in place, planes
+far apart cost a page look-up per step and share few lines of the first-level cache (1x1, 256 channels: 0.8 times as
+fast). A block of `depth_block` steps of a pixel panel stays in the first-level cache while all weights pass by.
+
+`x` holds zero-padded planes, split by stride (see `prepare.pad_planes`); pixels are numbered through all images, so no
+tile is left half empty on small planes. A tile whose pixels lie side by side in `out` is stored there from registers;
+any other goes through `scratch` (share * chunk per slot), and from there a piece per output row.
+
+Tasks are (group, chunk of pixels, share of the filters); each writes its own pixels and filters. `out` may be
+uninitialised. `pieces` holds, per slot, three tables of the pieces of runs that a chunk's panels are made of.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from numba import intp, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastconv._kernels.isa import MACHINE
+from fastconv._kernels.jit import Kernel, compile_callback, jit
+from fastconv._kernels.register_tile import ADD, RELU, ROW_BIAS
+from fastconv._kernels.simd import I64, Emitter, address_of, call_address, integers, next_task
+
+
+class PixelPanels(NamedTuple):
+    """Sizes and strides of one launch; strides and offsets count numbers, not bytes."""
+
+    images: int
+    groups: int
+    filters: int  # of one group
+    rows: int  # output pixels of one image: rows x cols
+    cols: int
+    pitch: int  # numbers from one padded row to the next
+    x_image: int
+    x_group: int
+    w_panel: int
+    out_start: int
+    out_image: int
+    out_group: int
+    out_row: int
+    out_col: int
+    tile_rows: int
+    tile_cols: int
+    tiles: int  # panels of pixels of one task, each with room for one step more than depth_block
+    share: int  # filters of one task, a multiple of tile_rows
+    depth_block: int
+    relu: int
+
+
+@cache
+def fill_panels(vectors: int, itemsize: int):
+    """Callback (panels, x, brow, steps, sources, targets, lengths, pieces) for panels of `vectors` vectors a step:
+
+    panels[targets[i] + k * cols + v] = x[brow[k] + sources[i] + v],      k < steps, i < pieces, v < lengths[i] <= cols
+
+    Up to a vector behind a piece is overwritten: pieces come in the order of their targets, and a step's room is left
+    free behind the last one. (Masked stores take tens of cycles on AVX2 processors of AMD.)
+    """
+    VECTORS, ITEMSIZE, BITS = vectors, itemsize, MACHINE.vector_bits
+
+    def fill(panels, x, brow, steps, sources, targets, lengths, pieces):
+        _emit_fill(VECTORS, ITEMSIZE, BITS, panels, x, brow, steps, sources, targets, lengths, pieces)
+
+    return compile_callback(fill, integers(8))
+
+
+@intrinsic(prefer_literal=True)
+def _emit_fill(typingctx, VECTORS, ITEMSIZE, BITS, panels, x, brow, steps, sources, targets, lengths, pieces):
+    vectors, itemsize = VECTORS.literal_value, ITEMSIZE.literal_value
+
+    def codegen(context, builder, signature, args):
+        simd = Emitter(builder, itemsize)
+        panels, x, brow, steps, sources, targets, lengths, pieces = args[3:]
+        panels, x = simd.pointer(panels), simd.pointer(x)
+        brow, sources, targets, lengths = (simd.pointer(table, I64) for table in (brow, sources, targets, lengths))
+        cols = vectors * simd.lanes
+        with cgutils.for_range(builder, steps) as step:
+            tap = simd.at(x, builder.load(simd.at(brow, step.index)))
+            row = simd.at(panels, builder.mul(step.index, I64(cols)))
+            with cgutils.for_range(builder, pieces) as piece:
+                source = simd.at(tap, builder.load(simd.at(sources, piece.index)))
+                target = simd.at(row, builder.load(simd.at(targets, piece.index)))
+                length = builder.load(simd.at(lengths, piece.index))
+                with builder.if_else(builder.icmp_signed("==", length, I64(cols))) as (whole, part):
+                    with whole:
+                        for v in range(vectors):
+                            place = v * simd.lanes
+                            simd.store(simd.load(simd.at(source, place)), simd.at(target, place))
+                    with part:
+                        for v in range(vectors):
+                            place = v * simd.lanes
+                            with builder.if_then(builder.icmp_signed(">", length, I64(place))):
+                                mask = simd.lanes_below(builder.sub(length, I64(place)))
+                                simd.store(simd.load(simd.at(source, place), mask), simd.at(target, place))
+        return context.get_dummy_value()
+
+    return types.void(
+        VECTORS, ITEMSIZE, BITS, panels, x, brow, steps, sources, targets, lengths, pieces
+    ), codegen  # fmt: skip
+
+
+@jit
+def _cut_into_pieces(pieces, begin, end, g):
+    """The pieces of the pixels begin .. end - 1: side by side in x and within one panel. Returns how many there are."""
+    plane = g.rows * g.cols
+    joined = plane if g.pitch == g.cols else g.cols
+    panel = (g.depth_block + 1) * g.tile_cols
+    count = 0
+    p = begin
+    while p < end:
+        offset = (p - begin) % g.tile_cols
+        length = min(joined - p % joined, g.tile_cols - offset, end - p)
+        pieces[0, count] = p // plane * g.x_image + (p // g.cols % g.rows) * g.pitch + p % g.cols
+        pieces[1, count] = (p - begin) // g.tile_cols * panel + offset
+        pieces[2, count] = length
+        count += 1
+        p += length
+    return count
+
+
+@jit
+def _place(p, g):
+    """Where pixel p lies in `out`, from its group's first filter on."""
+    return p // (g.rows * g.cols) * g.out_image + (p // g.cols % g.rows) * g.out_row + p % g.cols * g.out_col
+
+
+@jit
+def _pixel_panels(
+    slot, slots, counter, tile, fill, copy, w, arow, acol, x, brow, prow, bias, out, crow, trow, pieces, panels,
+    scratch, g,
+):  # fmt: skip
+    item = x.itemsize
+    depth = acol.size
+    pixels = g.images * g.rows * g.cols
+    chunk = g.tiles * g.tile_cols
+    chunks = (pixels + chunk - 1) // chunk
+    shares = (g.filters + g.share - 1) // g.share
+    row_panels = (g.filters + g.tile_rows - 1) // g.tile_rows
+    panel, mine = address_of(panels[slot]), address_of(scratch[slot])
+    mine_pieces = pieces[slot]
+    sources, targets, lengths = mine_pieces[0], mine_pieces[1], mine_pieces[2]
+    joined = g.rows * g.cols if g.out_row == g.cols * g.out_col else g.cols  # pixels evenly spaced in `out`
+    while True:
+        task = next_task(counter)
+        if task >= g.groups * chunks * shares:
+            return
+        group = task // (chunks * shares)
+        share = task % shares
+        begin = (task // shares % chunks) * chunk
+        end = min(begin + chunk, pixels)
+        filter_begin = share * g.share
+        filter_end = min(filter_begin + g.share, g.filters)
+        weights = address_of(w) + group * row_panels * g.w_panel * item
+        planes = address_of(x) + group * g.x_group * item
+        target = address_of(out) + (g.out_start + group * g.out_group) * item
+        count = _cut_into_pieces(mine_pieces, begin, end, g)
+        for k in range(0, max(depth, 1), g.depth_block):  # a phase without taps still writes zeros
+            steps = min(g.depth_block, depth - k)
+            flags = 0
+            if k > 0:
+                flags |= ADD
+            elif bias.size > 0:
+                flags |= ROW_BIAS
+            if g.relu and k + steps == depth:
+                flags |= RELU
+            call_address(
+                fill,
+                (
+                    panel, planes, address_of(brow) + 8 * k, steps, address_of(sources), address_of(targets),
+                    address_of(lengths), count,
+                ),
+            )  # fmt: skip
+            for f in range(filter_begin, filter_end, g.tile_rows):
+                weight_panel = weights + f // g.tile_rows * g.w_panel * item
+                for t in range(begin, end, g.tile_cols):
+                    width = min(g.tile_cols, end - t)
+                    if g.out_col == 1 and t % joined + width <= joined:
+                        c, c_rows = target + _place(t, g) * item, address_of(crow) + 8 * f
+                    else:
+                        c, c_rows = mine + (t - begin) * item, address_of(trow) + 8 * (f - filter_begin)
+                    call_address(
+                        tile,
+                        (
+                            steps,
+                            weight_panel,
+                            address_of(arow),
+                            address_of(acol) + 8 * k,
+                            panel + (t - begin) * (g.depth_block + 1) * item,
+                            address_of(prow),
+                            c,
+                            c_rows,
+                            min(g.tile_rows, filter_end - f),
+                            width,
+                            address_of(bias) + (group * g.filters + f) * item,
+                            flags,
+                        ),
+                    )
+        for t in range(begin, end, g.tile_cols):
+            stop = min(t + g.tile_cols, end)
+            if g.out_col == 1 and t % joined + stop - t <= joined:
+                continue
+            p = t
+            while p < stop:
+                length = min(joined - p % joined, stop - p)
+                call_address(
+                    copy,
+                    (
+                        target + _place(p, g) * item,
+                        address_of(crow) + 8 * filter_begin,
+                        mine + (p - begin) * item,
+                        address_of(trow),
+                        filter_end - filter_begin,
+                        length,
+                        g.out_col,
+                    ),
+                )
+                p += length
+
+
+@jit(parallel=True)
+def _pixel_panels_parallel(
+    slots, counter, tile, fill, copy, w, arow, acol, x, brow, prow, bias, out, crow, trow, pieces, panels, scratch, g
+):
+    for slot in prange(slots):
+        _pixel_panels(
+            intp(slot), slots, counter, tile, fill, copy, w, arow, acol, x, brow, prow, bias, out, crow, trow, pieces,
+            panels, scratch, g,
+        )  # fmt: skip
+
+
+pixel_panels = Kernel(_pixel_panels, _pixel_panels_parallel)
