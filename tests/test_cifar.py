@@ -170,9 +170,7 @@ def test_damaged_and_missing_archives(tmp_path):
             datasets.cifar10(tmp_path / name)
     files = contents()
     del files["cifar-10-batches-bin/data_batch_3.bin"]
-    with pytest.raises(
-        FileNotFoundError, match=r"has no data_batch_3.bin; it has data_batch_1.bin, data_batch_2.bin, d"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"has no data_batch_3.bin; it has data_batch_1.bin"):
         datasets.cifar10(archive(tmp_path / "incomplete", files))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="it has no batch"):
