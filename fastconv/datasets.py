@@ -159,8 +159,8 @@ def cifar10(path: str | PathLike[str]) -> Dataset:
 
     Parameters
     ----------
-    path : the "binary version" or the "python version", as a tar archive (compressed in any way that Python knows; xz
-        takes 10 s, gzip 2 s) or unpacked (Krizhevsky 2009). Pickles are read without running what they contain.
+    path : the "binary version" or the "python version" (Krizhevsky 2009), as a tar archive compressed in any way that
+        Python knows (unpacking xz takes 10 s) or unpacked. Pickles are read without running what they contain.
 
     Raises
     ------

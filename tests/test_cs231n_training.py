@@ -131,6 +131,12 @@ def test_sizes_that_do_not_fit():
         cs231n.VGGlikeConvNet(num_filters=(4,), num_convs=(1, 2))
     with pytest.raises(ValueError, match="must be at least 16 pixels high and wide, got 8x32"):
         cs231n.VGGlikeConvNet((3, 8, 32))
+    with pytest.raises(ValueError, match="hidden_dim must be at least 1, got 0"):
+        cs231n.VGGlikeConvNet(hidden_dim=(5, 0))
+    with pytest.raises(ValueError, match="dropout_keep_ratio must be above 0 and at most 1, got 0"):
+        cs231n.VGGlikeConvNet(dropout_keep_ratio=0)
+    with pytest.raises(ValueError, match="num_filters must be at least 1, got 0"):
+        cs231n.ThreeLayerConvNet(num_filters=0)
 
 
 class Recorder:
@@ -237,6 +243,7 @@ def test_a_model_that_is_never_right_keeps_parameters():
         ({"learning_rate": 1e-3}, "unrecognized arguments 'learning_rate'"),
         ({"update_rule": "adamw"}, "update_rule must be one of 'sgd', .*, got 'adamw'"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"num_val_samples": 0}, "num_val_samples must be at least 1, got 0"),
     ],
 )
 def test_bad_options(options, message):

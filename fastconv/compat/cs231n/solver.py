@@ -14,6 +14,12 @@ from fastconv.compat.cs231n.optim import RULES
 
 __all__ = ["Solver"]
 
+PARTS = ("X_train", "y_train", "X_val", "y_val")
+
+
+def _samples(name: str, count: Any) -> int | None:
+    return None if count is None else arguments.integer("Solver", name, count, 1)
+
 
 class Solver:
     """Trains a model by stochastic gradient descent, with the course's keywords, printed lines and histories.
@@ -66,14 +72,10 @@ class Solver:
 
     def __init__(self, model: Any, data: Mapping[str, Any], **kwargs: Any):
         self.model = model
-        for key in ("X_train", "y_train", "X_val", "y_val"):
+        for key in PARTS:
             if key not in data:
                 raise ValueError(f"Solver: data must have the key {key!r}, got {sorted(data)}")
-            setattr(self, key, np.asarray(data[key]))
-        self.X_train: np.ndarray
-        self.y_train: np.ndarray
-        self.X_val: np.ndarray
-        self.y_val: np.ndarray
+        self.X_train, self.y_train, self.X_val, self.y_val = (np.asarray(data[key]) for key in PARTS)
         for X, y, part in ((self.X_train, self.y_train, "train"), (self.X_val, self.y_val, "val")):
             if len(X) != len(y) or not len(X):
                 raise ValueError(f"Solver: X_{part} and y_{part} must be as many and some, got {len(X)} and {len(y)}")
@@ -84,8 +86,8 @@ class Solver:
         self.lr_decay = arguments.real("Solver", "lr_decay", kwargs.pop("lr_decay", 1.0))
         self.batch_size = arguments.integer("Solver", "batch_size", kwargs.pop("batch_size", 100), 1)
         self.num_epochs = arguments.integer("Solver", "num_epochs", kwargs.pop("num_epochs", 10), 0)
-        self.num_train_samples = kwargs.pop("num_train_samples", 1000)
-        self.num_val_samples = kwargs.pop("num_val_samples", None)
+        self.num_train_samples = _samples("num_train_samples", kwargs.pop("num_train_samples", 1000))
+        self.num_val_samples = _samples("num_val_samples", kwargs.pop("num_val_samples", None))
         self.checkpoint_name = kwargs.pop("checkpoint_name", None)
         self.print_every = arguments.integer("Solver", "print_every", kwargs.pop("print_every", 10), 1)
         self.verbose = kwargs.pop("verbose", True)

@@ -79,6 +79,10 @@ class ThreeLayerConvNet:
     reg : strength of the L2 penalty, 0.5 * reg * sum of squared weights.
     dtype : of the parameters and of the computation; float64 for gradient checks.
 
+    Raises
+    ------
+    ValueError, TypeError : a size below 1 or of a wrong type.
+
     Attributes
     ----------
     params : "W1" (F, C, filter_size, filter_size), "b1", "W2", "b2", "W3", "b3".
@@ -103,6 +107,9 @@ class ThreeLayerConvNet:
         self.reg = arguments.real("ThreeLayerConvNet", "reg", reg)
         self.dtype = np.dtype(dtype)
         C, H, W = input_dim
+        sizes = {"num_filters": num_filters, "filter_size": filter_size, "hidden_dim": hidden_dim}
+        for name, size in {**sizes, "num_classes": num_classes}.items():
+            arguments.integer("ThreeLayerConvNet", name, size, 1)
         features = num_filters * (H // 2) * (W // 2)
         shapes = ((num_filters, C, filter_size, filter_size), (features, hidden_dim), (hidden_dim, num_classes))
         fans, outputs = (C * filter_size**2, features, hidden_dim), (num_filters, hidden_dim, num_classes)
@@ -151,7 +158,7 @@ class VGGlikeConvNet:
 
     Raises
     ------
-    ValueError, TypeError : lengths that do not match, sizes below 1, an image too small for the poolings.
+    ValueError, TypeError : lengths that do not match, sizes below 1, a ratio out of range, an image too small.
 
     >>> net = VGGlikeConvNet(num_filters=(4, 8), num_convs=(1, 2), hidden_dim=(16,))
     >>> net.loss(np.zeros((2, 3, 32, 32))).shape, len(net.bn_params)
@@ -176,8 +183,12 @@ class VGGlikeConvNet:
         depths = (num_convs,) * len(num_filters) if isinstance(num_convs, int) else tuple(num_convs)
         if len(depths) != len(num_filters):
             raise ValueError(f"{name}: num_convs must have one number per block, got {depths} for {num_filters}")
-        depths = tuple(arguments.integer(name, "num_convs", depth, 1) for depth in depths)
         hidden = (hidden_dim,) if isinstance(hidden_dim, int) else tuple(hidden_dim)
+        for key, sizes in {"num_filters": num_filters, "num_convs": depths, "hidden_dim": hidden}.items():
+            for size in sizes:
+                arguments.integer(name, key, size, 1)
+        if not 0 < arguments.real(name, "dropout_keep_ratio", dropout_keep_ratio) <= 1:
+            raise ValueError(f"{name}: dropout_keep_ratio must be above 0 and at most 1, got {dropout_keep_ratio}")
         C, H, W = input_dim
         if min(H, W) >> len(depths) < 1:
             raise ValueError(f"{name}: input_dim must be at least {1 << len(depths)} pixels high and wide, got {H}x{W}")
@@ -185,7 +196,7 @@ class VGGlikeConvNet:
         self.dtype = np.dtype(dtype)
         self.dropout_param: dict[str, Any] | None = None
         if dropout_keep_ratio != 1:
-            self.dropout_param = {"mode": "train", "p": arguments.real(name, "dropout_keep_ratio", dropout_keep_ratio)}
+            self.dropout_param = {"mode": "train", "p": dropout_keep_ratio}
             if seed is not None:
                 self.dropout_param["seed"] = seed
 
