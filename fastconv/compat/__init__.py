@@ -1,0 +1,1 @@
+"""Courses' own names and signatures over the fast kernels: one package per course."""
