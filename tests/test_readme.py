@@ -27,7 +27,7 @@ def test_named_functions_exist():
     table = README.split("## What there is")[1].split("\n\n")[1]
     for row in table.splitlines()[2:]:
         title, functions = row.strip("|").split("|")
-        module = re.search(r"`(fastconv\.\w+)`", title)
+        module = re.search(r"`(fastconv[\w.]+)`", title)
         home = importlib.import_module(module.group(1) if module else "fastconv")
         endings = ("", "_forward", "_backward") if "`_forward`" in functions else ("",)
         for name in re.findall(r"`([A-Za-z]\w*)`", functions):
