@@ -46,6 +46,7 @@ from fastconv.conv import (
     depthwise_conv2d_forward,
     explain_conv2d,
 )
+from fastconv.filters import filter_image
 from fastconv.fully_connected import linear, linear_backward, linear_forward
 from fastconv.losses import mse_loss, softmax_cross_entropy, svm_loss
 from fastconv.normalization import (
@@ -82,6 +83,7 @@ __all__ = [
     "dropout_backward",
     "dropout_forward",
     "explain_conv2d",
+    "filter_image",
     "gelu",
     "gelu_backward",
     "gelu_forward",

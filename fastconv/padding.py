@@ -29,14 +29,16 @@ class PadCache:
     inner: np.ndarray
 
 
-def _origin(size: int, before: int, after: int, mode: str, axis: str) -> np.ndarray:
+def origins(function: str, size: int, before: int, after: int, mode: str, axis: str) -> np.ndarray:
     """For each padded cell of an axis, the index it comes from; -1 for the constant."""
     if mode == "reflect" and max(before, after) >= max(size, 1):
-        raise ValueError(f"pad2d: reflect padding must be smaller than the {axis}, got {(before, after)} for {size}")
+        raise ValueError(
+            f"{function}: reflect padding must be smaller than the {axis}, got {(before, after)} for {size}"
+        )
     if mode == "circular" and max(before, after) > size:
-        raise ValueError(f"pad2d: circular padding must not exceed the {axis}, got {(before, after)} for {size}")
+        raise ValueError(f"{function}: circular padding must not exceed the {axis}, got {(before, after)} for {size}")
     if mode == "replicate" and size == 0 and before + after:
-        raise ValueError(f"pad2d: replicate padding needs a {axis} of at least 1, got 0")
+        raise ValueError(f"{function}: replicate padding needs a {axis} of at least 1, got 0")
     index = np.arange(-before, size + after)
     if mode == "constant":
         return np.where((index < 0) | (index >= size), -1, index)
@@ -45,6 +47,11 @@ def _origin(size: int, before: int, after: int, mode: str, axis: str) -> np.ndar
     if mode == "circular":
         return index % max(size, 1)
     return np.where(index >= size, 2 * (size - 1) - index, np.abs(index))
+
+
+def interleaved(origin: np.ndarray, channels: int) -> np.ndarray:
+    """The origins of single numbers, from those of pixels of so many channels side by side."""
+    return np.where(origin[:, None] < 0, -1, origin[:, None] * channels + np.arange(channels)).ravel()
 
 
 def pad2d_forward(
@@ -64,15 +71,14 @@ def pad2d_forward(
     last = layout == "NHWC"
     height, width = x.shape[1:3] if last else x.shape[2:4]
     (top, bottom), (left, right) = pads
-    row_from = _origin(height, top, bottom, mode, "height")
-    col_from = _origin(width, left, right, mode, "width")
+    row_from = origins(function, height, top, bottom, mode, "height")
+    col_from = origins(function, width, left, right, mode, "width")
     inner = np.array([left, left + width])
     rows, cols = row_from.size, col_from.size
     if last:  # a row of pixels is one row of width * channels numbers
         n, channels = x.shape[0], x.shape[3]
         out_shape: tuple[int, ...] = (n, rows, cols, channels)
-        col_from = np.where(col_from[:, None] < 0, -1, col_from[:, None] * channels + np.arange(channels)).ravel()
-        inner = inner * channels
+        col_from, inner = interleaved(col_from, channels), inner * channels
         x_planes, out_planes = (n, height, width * channels), (n, rows, cols * channels)
     else:
         n, channels = x.shape[:2]

@@ -11,6 +11,7 @@ from fastconv.nn import (
     BatchNorm,
     Buffer,
     Conv2d,
+    CrossEntropy,
     Dropout,
     Flatten,
     Layer,
@@ -20,6 +21,7 @@ from fastconv.nn import (
     ReLU,
     Sequential,
     Sigmoid,
+    Softmax,
     Tanh,
     build_layer,
     models,
@@ -325,3 +327,45 @@ def test_summary_lists_shapes_and_counts():
     assert text.splitlines()[-1].split() == ["total", "61,706"]
     with pytest.raises(ValueError, match="input_shape must be given"):
         Sequential(ReLU()).summary()
+
+
+@pytest.mark.parametrize("activation, layer", [("tanh", Tanh), ("sigmoid", Sigmoid)])
+def test_lenet5_of_1998(activation, layer):
+    model = models.lenet5(activation=activation, pooling="average")
+    kinds = [type(layer) for layer in model.layers]
+    assert kinds.count(layer) == 4 and kinds.count(AvgPool2d) == 2 and MaxPool2d not in kinds
+    assert sum(parameter.value.size for parameter in model.parameters()) == 61_706
+    assert not any(getattr(layer, "activation", None) for layer in model.layers)
+    assert model.predict(np.ones((2, 1, 28, 28), np.float32)).shape == (2, 10)
+    with pytest.raises(ValueError, match="activation must be one of 'relu', 'tanh', 'sigmoid', got 'gelu'"):
+        models.lenet5(activation="gelu")
+    with pytest.raises(ValueError, match="pooling must be one of 'max', 'average', got 'mean'"):
+        models.lenet5(pooling="mean")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softmax_and_cross_entropy_together_are_softmax_cross_entropy(dtype):
+    rng = np.random.default_rng(0)
+    scores, y = rng.standard_normal((6, 5)).astype(dtype), rng.integers(0, 5, 6)
+    layer = Softmax()
+    loss, gradient = CrossEntropy()(layer.forward(scores, training=True), y)
+    expected_loss, dscores = losses.softmax_cross_entropy(scores, y)
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    assert loss == pytest.approx(expected_loss, rel=tolerance) and gradient.dtype == dtype
+    np.testing.assert_allclose(layer.backward(gradient), dscores, rtol=tolerance, atol=tolerance)
+
+
+def test_cross_entropy_gradient_and_limits():
+    p = np.random.default_rng(0).dirichlet(np.ones(4), 5)
+    y = np.array([0, 3, 1, 1, 2])
+    loss, gradient = CrossEntropy()(p, y)
+    assert loss == pytest.approx(-sum(np.log(p[n, y[n]]) for n in range(5)) / 5)
+    expected = numerical_gradient(lambda p: CrossEntropy()(p, y)[0], p.copy(), h=1e-6)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
+    loss, gradient = CrossEntropy()(np.array([[0.0, 1.0]], np.float32), np.array([0]))
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+    assert np.isnan(CrossEntropy()(np.empty((0, 3)), np.empty(0, int))[0])
+    with pytest.raises(ValueError, match="y must hold 5 labels from 0 to 3"):
+        CrossEntropy()(p, y + 1)
+    with pytest.raises(TypeError, match="y must hold integer class labels, got dtype float64"):
+        CrossEntropy()(p, y.astype(float))

@@ -1,1 +1,1 @@
-"""Courses' own names and signatures over the fast kernels: one package per course."""
+"""Courses' own names and signatures over the fast kernels: each course a package or module."""

@@ -3,11 +3,12 @@
 from fastconv.nn import augment, models, optim, schedules
 from fastconv.nn.base import Buffer, Layer, Parameter, build_layer
 from fastconv.nn.checkpoint import load, read_meta, save
+from fastconv.nn.cross_entropy import CrossEntropy
 from fastconv.nn.history import History
 from fastconv.nn.layers import BatchNorm, Conv2d, Linear
 from fastconv.nn.optim import SGD, Adam, AdamW, Optimizer, RMSProp
 from fastconv.nn.sequential import Sequential
-from fastconv.nn.stateless import AvgPool2d, Dropout, Flatten, MaxPool2d, ReLU, Sigmoid, Tanh
+from fastconv.nn.stateless import AvgPool2d, Dropout, Flatten, MaxPool2d, ReLU, Sigmoid, Softmax, Tanh
 from fastconv.nn.trainer import Trainer
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "BatchNorm",
     "Buffer",
     "Conv2d",
+    "CrossEntropy",
     "Dropout",
     "Flatten",
     "History",
@@ -30,6 +32,7 @@ __all__ = [
     "ReLU",
     "Sequential",
     "Sigmoid",
+    "Softmax",
     "Tanh",
     "Trainer",
     "augment",

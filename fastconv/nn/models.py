@@ -12,7 +12,7 @@ from fastconv.nn.base import Layer
 from fastconv.nn.initial import Seed
 from fastconv.nn.layers import BatchNorm, Conv2d, Linear
 from fastconv.nn.sequential import Sequential
-from fastconv.nn.stateless import Dropout, Flatten, MaxPool2d, ReLU
+from fastconv.nn.stateless import AvgPool2d, Dropout, Flatten, MaxPool2d, ReLU, Sigmoid, Tanh
 
 
 def _halved(function: str, size: int, times: int) -> int:
@@ -23,12 +23,23 @@ def _halved(function: str, size: int, times: int) -> int:
     return result
 
 
-def lenet5(
-    classes: int = 10, in_channels: int = 1, *, size: int = 28, dtype: str = "float32", seed: Seed = 0
-) -> Sequential:
-    """LeNet-5 (LeCun et al. 1998) with ReLU and max pooling, for `size` x `size` images.
+_LAYERS: dict[str, type[Layer]] = {"tanh": Tanh, "sigmoid": Sigmoid}
 
-    6 filters 5x5 (padding 2), pool 2, 16 filters 5x5, pool 2, then 120, 84 and `classes` features.
+
+def lenet5(
+    classes: int = 10,
+    in_channels: int = 1,
+    *,
+    size: int = 28,
+    activation: str = "relu",
+    pooling: str = "max",
+    dtype: str = "float32",
+    seed: Seed = 0,
+) -> Sequential:
+    """LeNet-5 (LeCun et al. 1998) for `size` x `size` images, by default with ReLU and max pooling.
+
+    6 filters 5x5 (padding 2), pool 2, 16 filters 5x5, pool 2, then 120, 84 and `classes` features. Closer to 1998 are
+    `activation` "tanh" or "sigmoid" (weights then start as Glorot & Bengio's) and `pooling` "average".
 
     >>> print(lenet5().summary())
     layer                                             output shape  parameters
@@ -45,16 +56,26 @@ def lenet5(
     total                                                               61,706
     """
     size = arguments.integer("lenet5", "size", size, 12)
+    pool = {"max": MaxPool2d, "average": AvgPool2d}[arguments.choice("lenet5", "pooling", pooling, ("max", "average"))]
+    arguments.choice("lenet5", "activation", activation, ("relu", *_LAYERS))
     rng = np.random.default_rng(seed)
+    hidden: dict[str, Any] = {"dtype": dtype, "rng": rng, "init": "xavier"}
+    apart = [_LAYERS[activation]] if activation in _LAYERS else []
+    if not apart:
+        hidden.update(activation="relu", init="he")  # in the same pass as the layer before
     side = (size // 2 - 4) // 2
     return Sequential(
-        Conv2d(in_channels, 6, 5, padding=2, activation="relu", dtype=dtype, rng=rng),
-        MaxPool2d(2),
-        Conv2d(6, 16, 5, activation="relu", dtype=dtype, rng=rng),
-        MaxPool2d(2),
+        Conv2d(in_channels, 6, 5, padding=2, **hidden),
+        *(layer() for layer in apart),
+        pool(2),
+        Conv2d(6, 16, 5, **hidden),
+        *(layer() for layer in apart),
+        pool(2),
         Flatten(),
-        Linear(16 * side * side, 120, activation="relu", dtype=dtype, rng=rng),
-        Linear(120, 84, activation="relu", dtype=dtype, rng=rng),
+        Linear(16 * side * side, 120, **hidden),
+        *(layer() for layer in apart),
+        Linear(120, 84, **hidden),
+        *(layer() for layer in apart),
         Linear(84, classes, init="xavier", dtype=dtype, rng=rng),
         input_shape=(in_channels, size, size),
     )

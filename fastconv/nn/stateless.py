@@ -87,7 +87,7 @@ class AvgPool2d(_Pool2d):
 
 
 class _Elementwise(_Plain):
-    """A function of each value."""
+    """A function without arguments, of each value or (softmax) of each row."""
 
     _pair: tuple[Callable[[np.ndarray], tuple[np.ndarray, Any]], Callable[[np.ndarray, Any], np.ndarray]]
 
@@ -114,6 +114,16 @@ class Tanh(_Elementwise):
     """tanh(x)."""
 
     _pair = (activations.tanh_forward, activations.tanh_backward)
+
+
+class Softmax(_Elementwise):
+    """exp(x) / sum of exp(x) along the last axis: scores (N, classes) as probabilities, for `CrossEntropy`.
+
+    >>> Softmax()(np.zeros((1, 4))).tolist()
+    [[0.25, 0.25, 0.25, 0.25]]
+    """
+
+    _pair = (activations.softmax_forward, activations.softmax_backward)
 
 
 class Flatten(_Plain):
