@@ -78,7 +78,8 @@ def run_forward(
     if axes != 2:  # views: the problem's arrays have the same numbers in the same order
         x, w, target = x.reshape(problem.x_shape), w.reshape(problem.w_shape), computed.reshape(problem.out_shape)
     if problem.empty:
-        target[...] = 0 if b is None else bias if problem.channels_last else _along_channels(bias, target)
+        per_filter = bias if problem.channels_last else bias.reshape(-1, *(1,) * (target.ndim - 2))
+        target[...] = 0 if b is None else per_filter
         if relu:
             np.maximum(target, 0, out=target)
     else:
@@ -90,10 +91,6 @@ def run_forward(
     if not keep:
         return result, None
     return result, ConvCache(settled, x, w, computed if relu else None, b is not None, pad_cache)
-
-
-def _along_channels(bias: np.ndarray, images: np.ndarray) -> np.ndarray:
-    return bias.reshape(-1, *(1,) * (images.ndim - 2))
 
 
 def conv2d(
@@ -215,12 +212,7 @@ def run_backward(
     if settled.axes != axes:
         raise TypeError(f"{function}: cache must come from {forward}, got one of conv{settled.axes}d_forward")
     wrt = check_wrt(function, wrt)
-    problem, dtype, algorithm, result_dtype = (
-        settled.problem,
-        settled.problem.dtype,
-        settled.algorithm,
-        settled.result_dtype,
-    )
+    problem, dtype, algorithm = settled.problem, settled.problem.dtype, settled.algorithm
     dout = checked_gradient(function, dout, settled.out_shape, dtype)
     if cache.out is not None:
         masked = workspace.empty(dout.shape, dtype)
@@ -245,8 +237,8 @@ def run_backward(
             dw[...] = 0
     if "b" in wrt and cache.has_bias:
         db = bias_gradient(dout, problem.channels_last)
-    if result_dtype != dtype:
-        dx, dw, db = (None if d is None else d.astype(result_dtype) for d in (dx, dw, db))
+    if settled.result_dtype != dtype:
+        dx, dw, db = (None if d is None else d.astype(settled.result_dtype) for d in (dx, dw, db))
     return dx, dw, db
 
 

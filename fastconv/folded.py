@@ -49,14 +49,17 @@ class Planes(NamedTuple):
         )  # fmt: skip
 
 
-def _planes(p: VolumeProblem, channels: int, depth: int, pixels: int, places: np.ndarray) -> Planes:
-    """Folding of volumes with so many planes; `places` (OD, taps) are the planes that each image is made of, or -1."""
+def _planes(p: VolumeProblem, channels: int, depth: int, pixels: int, places: np.ndarray, together: bool) -> Planes:
+    """Folding of volumes with so many planes; `places` (OD, taps) are the planes that each image is made of, or -1.
+
+    `together`: several taps make one image; otherwise an image is a plane of the volume.
+    """
     plane = pixels * channels if p.channels_last else pixels
     starts = np.arange(p.N)[:, None, None] * (channels * depth * pixels) + places * plane
     starts = np.where(places < 0, -1, starts).reshape(-1, places.shape[1])
     if p.channels_last:
-        run = channels // p.groups
-        return Planes(starts, pixels * p.groups, run, run)
+        run = channels // p.groups if together else channels
+        return Planes(starts, plane // max(run, 1), run, run)
     return Planes(starts, channels, depth * pixels, pixels)
 
 
@@ -71,9 +74,11 @@ class FoldedPass:
         self.problem, p, depth, plane = problem, problem, problem.depth, problem.plane
         first = np.arange(depth.count)[:, None] * depth.stride - depth.pads[0]
         seen = first + np.arange(depth.taps) * depth.dilation
-        self.x_planes = _planes(p, p.C, depth.size, plane.H * plane.W, np.where(seen < depth.size, seen, -1))
-        self.out_planes = _planes(p, p.F, depth.count, plane.OH * plane.OW, np.arange(depth.count)[:, None])
+        seen = np.where(seen < depth.size, seen, -1)
         together = 1 if p.C == p.groups else depth.taps
+        self.x_planes = _planes(p, p.C, depth.size, plane.H * plane.W, seen, together > 1)
+        own = np.arange(depth.count)[:, None]
+        self.out_planes = _planes(p, p.F, depth.count, plane.OH * plane.OW, own, False)
         self.taps = [slice(k, k + together) for k in range(0, depth.taps, together)]
         self.relu_after = relu and len(self.taps) > 1
 

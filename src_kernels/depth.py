@@ -4,11 +4,14 @@ A volume is rows x depth x run numbers: channels-first its rows are channels and
 rows are the pixels of a plane, once per group, and a run is the group's channels. `x` and `folded` are flat, and
 `starts` says where in x the first row of each plane begins: of tap k of image i at starts[i * taps + k], or -1 for a
 plane of zeros. Row r lies r * row_step further. `folded` is (images, rows, taps, run).
+
+Runs may be as short as one number, so the loops slice nothing (a slice counts references: 30 ns a run) and index with
+unsigned numbers, which are not checked for wraparound.
 """
 
 from __future__ import annotations
 
-from numba import intp, prange
+from numba import intp, prange, uintp
 
 from fastconv._kernels.jit import Kernel, jit
 
@@ -21,15 +24,15 @@ def _fold(slot, slots, x, folded, starts, taps, rows, row_step, run):
         image = task // rows
         row = task - image * rows
         for k in range(taps):
-            target = folded[(task * taps + k) * run : (task * taps + k + 1) * run]
+            target = uintp((task * taps + k) * run)
             start = starts[image * taps + k]
             if start < 0:
-                target[:] = 0
-                continue
-            start += row * row_step
-            source = x[start : start + run]
-            for j in range(target.size):
-                target[j] = source[j]
+                for j in range(uintp(run)):
+                    folded[target + j] = 0
+            else:
+                source = uintp(start + row * row_step)
+                for j in range(uintp(run)):
+                    folded[target + j] = x[source + j]
 
 
 @jit(parallel=True)
@@ -54,15 +57,14 @@ def _unfold(slot, slots, folded, x, starts, taps, rows, row_step, run, add):
                 start = starts[image * taps + k]
                 if start < 0:
                     continue
-                start += row * row_step
-                place = ((image * rows + row) * taps + k) * run
-                source, target = folded[place : place + run], x[start : start + run]
+                target = uintp(start + row * row_step)
+                source = uintp(((image * rows + row) * taps + k) * run)
                 if add:
-                    for j in range(source.size):
-                        target[j] += source[j]
+                    for j in range(uintp(run)):
+                        x[target + j] += folded[source + j]
                 else:
-                    for j in range(source.size):
-                        target[j] = source[j]
+                    for j in range(uintp(run)):
+                        x[target + j] = folded[source + j]
 
 
 @jit(parallel=True)
