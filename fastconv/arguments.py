@@ -16,6 +16,8 @@ from fastconv import workspace
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 
+LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}  # by number of axes; channels last second
+
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -102,15 +104,18 @@ def integer(function: str, name: str, value: Any, minimum: int) -> int:
     return number
 
 
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim > 0)
+def is_sequence(value: Any) -> bool:
+    """Whether `value` is a list, tuple or array of entries, and no text."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def pair(function: str, name: str, value: Any, minimum: int) -> Pair:
     """An integer or a pair of integers (vertical, horizontal) as a pair."""
     if type(value) is int and value >= minimum:
         return value, value
-    if _is_sequence(value) and not isinstance(value, str):
+    if is_sequence(value):
         if len(value) != 2:
             raise ValueError(f"{function}: {name} must be an integer or a pair, got {value!r}")
         return integer(function, name, value[0], minimum), integer(function, name, value[1], minimum)
@@ -120,7 +125,7 @@ def pair(function: str, name: str, value: Any, minimum: int) -> Pair:
 
 def shape(function: str, name: str, value: Any, ndim: int) -> tuple[int, ...]:
     """A sequence of `ndim` sizes as a tuple of Python ints."""
-    if not _is_sequence(value) or isinstance(value, str):
+    if not is_sequence(value):
         raise TypeError(f"{function}: {name} must be a sequence of {ndim} integers, got {value!r}")
     if len(value) != ndim:
         raise ValueError(f"{function}: {name} must have {ndim} entries, got {value!r}")
@@ -155,7 +160,7 @@ def pads(function: str, padding: Any) -> Pads | str:
     if isinstance(padding, str):
         choice(function, "padding", padding, ("valid", "same", "same_lower"))
         return ((0, 0), (0, 0)) if padding == "valid" else padding
-    if _is_sequence(padding):
+    if is_sequence(padding):
         if len(padding) != 2:
             raise ValueError(
                 f"{function}: padding must be an integer, (vertical, horizontal) or ((top, bottom), (left, right)), "
@@ -166,8 +171,54 @@ def pads(function: str, padding: Any) -> Pads | str:
     return (both, both), (both, both)
 
 
-def resolve_pads(named: Pads | str, size: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> Pads:
-    """The four numbers for "same" (TensorFlow's rule: ceil(size / stride) outputs, the odd cell at the end)."""
+def per_axis(function: str, name: str, value: Any, axes: int, minimum: int) -> tuple[int, ...]:
+    """An integer, or one for each axis, as a tuple."""
+    if axes == 2:
+        return pair(function, name, value, minimum)
+    if type(value) is int and value >= minimum:
+        return (value,) * axes
+    if not is_sequence(value):
+        return (integer(function, name, value, minimum),) * axes
+    if len(value) != axes:
+        raise ValueError(f"{function}: {name} must be an integer or a sequence of {axes}, got {value!r}")
+    return tuple(integer(function, name, entry, minimum) for entry in value)
+
+
+def pads_per_axis(function: str, padding: Any, axes: int) -> tuple[Pair, ...] | str:
+    """Every form of `padding` as (before, after) for each axis, or one of the names "same", "same_lower".
+
+    In one dimension (before, after) stands for ((before, after),).
+    """
+    if axes == 2 or not is_sequence(padding):
+        both = pads(function, padding)
+        return both if isinstance(both, str) else (both * 2)[:axes]
+    if axes == 1 and len(padding) == 2:
+        padding = (padding,)
+    if len(padding) != axes:
+        raise ValueError(f"{function}: padding must be an integer or a sequence of {axes}, got {padding!r}")
+    return tuple(pair(function, "padding", entry, 0) for entry in padding)
+
+
+def image_sizes(
+    function: str, shape: tuple[int, ...], layout: Any, axes: int
+) -> tuple[int, int, tuple[int, ...], bool]:
+    """(N, C, lengths of the axes, whether channels are last) of an image batch of that shape."""
+    choice(function, "layout", layout, LAYOUTS[axes])
+    if layout == LAYOUTS[axes][1]:
+        return shape[0], shape[-1], shape[1:-1], True
+    return shape[0], shape[1], shape[2:], False
+
+
+def times(lengths: Sequence[int]) -> str:
+    """Sizes as messages show them: 3x4x5."""
+    return "x".join(map(str, lengths))
+
+
+def resolve_pads(
+    named: tuple[Pair, ...] | str, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[Pair, ...]:  # fmt: skip
+    """The numbers for "same" (TensorFlow's rule: ceil(size / stride) outputs, the odd cell at the end)."""
     if not isinstance(named, str):
         return named
     result = []
@@ -175,7 +226,7 @@ def resolve_pads(named: Pads | str, size: Pair, kernel: Pair, stride: Pair, dila
         total = max((-(-length // step) - 1) * step + gap * (taps - 1) + 1 - length, 0)
         small, large = total // 2, total - total // 2
         result.append((small, large) if named == "same" else (large, small))
-    return result[0], result[1]
+    return tuple(result)
 
 
 def output_length(padded: int, kernel: int, stride: int, dilation: int = 1) -> int:

@@ -1,7 +1,11 @@
-"""2-D convolution: arguments -> problem -> plan -> kernel -> result, forward and backward."""
+"""Convolution: arguments -> problem -> plan -> kernel -> result, forward and backward.
+
+`run_forward` and `run_backward` serve every number of axes; the public functions here are the 2-D ones.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from itertools import permutations
 from typing import Any, NamedTuple
@@ -11,36 +15,39 @@ import numpy as np
 from fastconv import arguments, padding, runtime, workspace
 from fastconv._kernels.elementwise import relu_mask
 from fastconv._kernels.reduce import sum_pixels, sum_planes
-from fastconv.plan import Explanation, check_algorithm, explain, plan
+from fastconv.folded import plan_of
+from fastconv.plan import Explanation, check_algorithm, explain
 from fastconv.problem import LAYOUTS, ConvProblem
-from fastconv.settled import Settled, problem_of, settle
+from fastconv.settled import Settled, settle
+from fastconv.sizes import sizes_of
+from fastconv.volume import Problem
 
 _NO_BIAS = {np.dtype(t): np.empty(0, t) for t in (np.float32, np.float64)}
 
 
 class ConvCache(NamedTuple):
-    """What `conv2d_backward` needs of a forward call; treat it as opaque.
+    """What `conv2d_backward` (or `conv1d_backward`, `conv3d_backward`) needs of a forward call; treat it as opaque.
 
     It keeps references to x, w and, for ReLU, the output (copies only where they had to be converted): changing them
     in place between forward and backward changes the gradients.
     """
 
     settled: Settled
-    x: np.ndarray
+    x: np.ndarray  # in the problem's shape, as w
     w: np.ndarray
     out: np.ndarray | None  # kept for ReLU only
     has_bias: bool
     pad_cache: Any
 
     @property
-    def problem(self) -> ConvProblem:
+    def problem(self) -> Problem:
         return self.settled.problem
 
 
 def run_forward(
     function: str, x: Any, w: Any, b: Any, stride: Any, pads: Any, dilation: Any, groups: Any, padding_mode: str,
     layout: str, activation: str | None, algorithm: str, out: Any, keep: bool,
-    prepared: Callable[..., Any] | None = None,
+    prepared: Callable[..., Any] | None = None, axes: int = 2,
 ) -> tuple[np.ndarray, ConvCache | None]:  # fmt: skip
     """A forward call; `prepared(pass, w)` gives what the pass made of the weights beforehand."""
     if type(x) is not np.ndarray:
@@ -49,28 +56,36 @@ def run_forward(
         w = arguments.array(function, "w", w)
     if b is not None and type(b) is not np.ndarray:
         b = arguments.array(function, "b", b)
-    settled = settle(function, x, w, b, stride, pads, dilation, groups, padding_mode, layout, activation, algorithm)
+    settled = settle(
+        function, x, w, b, stride, pads, dilation, groups, padding_mode, layout, activation, algorithm, axes
+    )
     problem, dtype, relu, given = settled.problem, settled.problem.dtype, settled.relu, x
     x, w = arguments.dense(x, dtype), arguments.dense(w, dtype)
     bias = _NO_BIAS[dtype] if b is None else arguments.dense(b, dtype)
     pad_cache = None
     if settled.copied_pads is not None:
-        x, pad_cache = padding.pad2d_forward(x, settled.copied_pads, mode=settled.padding_mode, layout=problem.layout)
+        x, pad_cache = padding.pad_axes_forward(
+            function, x, settled.copied_pads, settled.padding_mode, problem.channels_last
+        )
 
-    result = arguments.output_array(function, out, problem.out_shape, settled.result_dtype)
+    result = arguments.output_array(function, out, settled.out_shape, settled.result_dtype)
     straight = settled.result_dtype == dtype and (
         out is None
         or (out.flags.carray and not any(np.may_share_memory(out, operand) for operand in (given, x, w, bias)))
     )
-    computed = result if straight else workspace.empty(problem.out_shape, dtype)
+    computed = result if straight else workspace.empty(settled.out_shape, dtype)
+    target = computed
+    if axes != 2:  # views: the problem's arrays have the same numbers in the same order
+        x, w, target = x.reshape(problem.x_shape), w.reshape(problem.w_shape), computed.reshape(problem.out_shape)
     if problem.empty:
-        computed[...] = 0 if b is None else bias if problem.channels_last else bias[:, None, None]
+        per_filter = bias if problem.channels_last else bias.reshape(-1, *(1,) * (target.ndim - 2))
+        target[...] = 0 if b is None else per_filter
         if relu:
-            np.maximum(computed, 0, out=computed)
+            np.maximum(target, 0, out=target)
     else:
-        work = plan(problem, "forward", settled.algorithm, relu=relu)
+        work = plan_of(problem, "forward", settled.algorithm, relu=relu)
         weights = None if prepared is None else prepared(work, w)
-        work.run(x, w, bias, computed, *(() if weights is None else (weights,)))
+        work.run(x, w, bias, target, *(() if weights is None else (weights,)))
     if not straight:
         result[...] = computed
     if not keep:
@@ -184,52 +199,68 @@ def conv2d_backward(
     ValueError : dout has another shape than the output, or wrt another name than x, w, b.
     TypeError : cache does not come from `conv2d_forward`.
     """
-    function = "conv2d_backward"
+    return run_backward("conv2d_backward", "conv2d_forward", 2, dout, cache, wrt)
+
+
+def run_backward(
+    function: str, forward: str, axes: int, dout: Any, cache: Any, wrt: Any
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """A backward call; `forward` names the function that must have made the cache."""
     if not isinstance(cache, ConvCache):
-        raise TypeError(f"{function}: cache must come from conv2d_forward, got {type(cache).__name__}")
+        raise TypeError(f"{function}: cache must come from {forward}, got {type(cache).__name__}")
+    settled = cache.settled
+    if settled.axes != axes:
+        raise TypeError(f"{function}: cache must come from {forward}, got one of conv{settled.axes}d_forward")
     wrt = check_wrt(function, wrt)
-    problem, dtype = cache.settled.problem, cache.settled.problem.dtype
-    algorithm, result_dtype = cache.settled.algorithm, cache.settled.result_dtype
-    dout = arguments.array(function, "dout", dout, 4)
-    if dout.shape != problem.out_shape:
-        raise ValueError(f"{function}: dout must have the output's shape {problem.out_shape}, got {dout.shape}")
-    dout = arguments.dense(dout, dtype)
+    problem, dtype, algorithm = settled.problem, settled.problem.dtype, settled.algorithm
+    dout = checked_gradient(function, dout, settled.out_shape, dtype)
     if cache.out is not None:
         masked = workspace.empty(dout.shape, dtype)
         runtime.launch(relu_mask, dout.size * 8, dout.reshape(-1), cache.out.reshape(-1), masked.reshape(-1))
         dout = masked
+    if axes != 2:
+        dout = dout.reshape(problem.out_shape)
     dx = dw = db = None
     if "x" in wrt:
-        dx = workspace.empty(problem.x_shape, dtype)
+        dx = workspace.empty(settled.x_shape, dtype)
         if not problem.empty:
-            plan(problem, "gradient_x", algorithm).run(dout, cache.w, _NO_BIAS[dtype], dx)
+            plan_of(problem, "gradient_x", algorithm).run(dout, cache.w, _NO_BIAS[dtype], dx.reshape(problem.x_shape))
         else:
             dx[...] = 0
         if cache.pad_cache is not None:
-            dx = padding.pad2d_backward(dx, cache.pad_cache)
+            dx = padding.pad_axes_backward(dx, cache.pad_cache).reshape(settled.given_shape)
     if "w" in wrt:
-        dw = workspace.empty(problem.w_shape, dtype)
+        dw = workspace.empty(settled.w_shape, dtype)
         if not problem.empty:
-            plan(problem, "gradient_w", algorithm).run(cache.x, dout, dw)
+            plan_of(problem, "gradient_w", algorithm).run(cache.x, dout, dw.reshape(problem.w_shape))
         else:
             dw[...] = 0
     if "b" in wrt and cache.has_bias:
-        db = _bias_gradient(problem, dout)
-    if result_dtype != dtype:
-        dx, dw, db = (None if d is None else d.astype(result_dtype) for d in (dx, dw, db))
+        db = bias_gradient(dout, problem.channels_last)
+    if settled.result_dtype != dtype:
+        dx, dw, db = (None if d is None else d.astype(settled.result_dtype) for d in (dx, dw, db))
     return dx, dw, db
 
 
-def _bias_gradient(p: ConvProblem, dout: np.ndarray) -> np.ndarray:
+def checked_gradient(function: str, dout: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The gradient by the output, of the output's shape, dense and in the dtype to compute in."""
+    dout = arguments.array(function, "dout", dout, len(shape))
+    if dout.shape != shape:
+        raise ValueError(f"{function}: dout must have the output's shape {shape}, got {dout.shape}")
+    return arguments.dense(dout, dtype)
+
+
+def bias_gradient(dout: np.ndarray, channels_last: bool) -> np.ndarray:
     """Sum over images and pixels, accumulated in float64 blockwise."""
-    if p.channels_last:
-        pixels = p.N * p.OH * p.OW
-        sums = np.empty((max(min(pixels // 1024, 64), 1), p.F))
-        runtime.launch(sum_pixels, dout.size * 8, dout.reshape(pixels, p.F), sums)
+    if channels_last:
+        F = dout.shape[-1]
+        pixels = math.prod(dout.shape[:-1])
+        sums = np.empty((max(min(pixels // 1024, 64), 1), F))
+        runtime.launch(sum_pixels, dout.size * 8, dout.reshape(pixels, F), sums)
     else:
-        sums = np.empty((p.N, p.F))
-        runtime.launch(sum_planes, dout.size * 8, dout.reshape(p.N * p.F, p.OH * p.OW), sums.reshape(-1))
-    return sums.sum(axis=0).astype(p.dtype)
+        sums = np.empty(dout.shape[:2])
+        runtime.launch(sum_planes, dout.size * 8, dout.reshape(sums.size, math.prod(dout.shape[2:])), sums.reshape(-1))
+    return sums.sum(axis=0).astype(dout.dtype)
 
 
 def depthwise_conv2d(x: Any, w: Any, b: Any = None, *, layout: str = "NCHW", **options: Any) -> np.ndarray:
@@ -243,14 +274,14 @@ def depthwise_conv2d(x: Any, w: Any, b: Any = None, *, layout: str = "NCHW", **o
     >>> depthwise_conv2d(np.ones((1, 8, 6, 6)), np.ones((8, 1, 3, 3))).shape
     (1, 8, 4, 4)
     """
-    return conv2d(x, w, b, layout=layout, groups=_channels("depthwise_conv2d", x, layout, options), **options)
+    return conv2d(x, w, b, layout=layout, groups=channels_of("depthwise_conv2d", 2, x, layout, options), **options)
 
 
 def depthwise_conv2d_forward(
     x: Any, w: Any, b: Any = None, *, layout: str = "NCHW", **options: Any
 ) -> tuple[np.ndarray, ConvCache]:
     """`conv2d_forward` with one group per channel of x; see `depthwise_conv2d`."""
-    groups = _channels("depthwise_conv2d_forward", x, layout, options)
+    groups = channels_of("depthwise_conv2d_forward", 2, x, layout, options)
     return conv2d_forward(x, w, b, layout=layout, groups=groups, **options)
 
 
@@ -261,11 +292,12 @@ def depthwise_conv2d_backward(
     return conv2d_backward(dout, cache, wrt=wrt)
 
 
-def _channels(function: str, x: Any, layout: str, options: dict[str, Any]) -> int:
+def channels_of(function: str, axes: int, x: Any, layout: str, options: dict[str, Any]) -> int:
+    """The groups of a depthwise convolution."""
     if "groups" in options:
         raise TypeError(f"{function}: groups is always the number of channels; leave it out")
-    arguments.choice(function, "layout", layout, LAYOUTS)
-    channels = arguments.array(function, "x", x, 4).shape[3 if layout == "NHWC" else 1]
+    shape = arguments.array(function, "x", x, axes + 2).shape
+    channels = arguments.image_sizes(function, shape, layout, axes)[1]
     if channels < 1:
         raise ValueError(f"{function}: x must have at least one channel, got shape {np.shape(x)}")
     return channels
@@ -299,5 +331,6 @@ def explain_conv2d(
     except TypeError:
         raise TypeError(f"{function}: dtype must be a NumPy dtype, got {dtype!r}") from None
     compute = arguments.dtypes(arguments.array(function, "dtype", example))[0]
-    problem = problem_of(function, x_shape, w_shape, compute, stride, padding, dilation, groups, layout)
+    problem = sizes_of(function, x_shape, w_shape, stride, padding, dilation, groups, layout).problem(compute)
+    assert isinstance(problem, ConvProblem)
     return explain(problem, algorithm, max_workspace)

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastconv import arguments, runtime
 from fastconv._kernels.padding import fold, pad
+from fastconv.arguments import Pair
 
 MODES = ("constant", "reflect", "replicate", "circular")
 LAYOUTS = ("NCHW", "NHWC")
@@ -67,8 +68,15 @@ def pad2d_forward(
     if isinstance(pads, str):
         raise ValueError(f"{function}: padding must be given in numbers, got {padding!r}")
     dtype, result_dtype = arguments.dtypes(x)
-    x = arguments.dense(x, dtype)
-    last = layout == "NHWC"
+    out, cache = _pad(function, arguments.dense(x, dtype), pads, mode, value, layout == "NHWC", result_dtype)
+    return out.astype(result_dtype, copy=False), cache
+
+
+def _pad(
+    function: str, x: np.ndarray, pads: tuple[Pair, ...], mode: str, value: float, last: bool, result_dtype: np.dtype,
+    names: tuple[str, str] = ("height", "width"),
+) -> tuple[np.ndarray, PadCache]:  # fmt: skip
+    """(padded x, cache) for a dense x; `names` are those of the two axes."""
     height, width = x.shape[1:3] if last else x.shape[2:4]
     (top, bottom), (left, right) = pads
     row_from = origins(function, height, top, bottom, mode, "height")
@@ -84,20 +92,12 @@ def pad2d_forward(
         n, channels = x.shape[:2]
         out_shape = (n, channels, rows, cols)
         x_planes, out_planes = (n * channels, height, width), (n * channels, rows, cols)
-    out = np.empty(out_shape, dtype)
-    cache = PadCache(x.shape, out_shape, dtype, result_dtype, x_planes, out_planes, row_from, col_from, inner)
+    out = np.empty(out_shape, x.dtype)
+    cache = PadCache(x.shape, out_shape, x.dtype, result_dtype, x_planes, out_planes, row_from, col_from, inner)
     if out.size:
-        runtime.launch(
-            pad,
-            out.size * 8,
-            x.reshape(x_planes),
-            out.reshape(out_planes),
-            row_from,
-            col_from,
-            inner,
-            dtype.type(value),
-        )
-    return out.astype(result_dtype, copy=False), cache
+        planes = x.reshape(x_planes), out.reshape(out_planes)
+        runtime.launch(pad, out.size * 8, *planes, row_from, col_from, inner, x.dtype.type(value))
+    return out, cache
 
 
 def pad2d(x: Any, padding: Any, *, mode: str = "constant", value: float = 0.0, layout: str = "NCHW") -> np.ndarray:
@@ -142,3 +142,35 @@ def pad2d_backward(dout: Any, cache: PadCache) -> np.ndarray:
         planes = dout.reshape(cache.out_planes), dx.reshape(cache.x_planes)
         runtime.launch(fold, dout.size * 8, *planes, cache.row_from, cache.col_from, cache.inner)
     return dx.astype(cache.result_dtype, copy=False)
+
+
+def pad_axes_forward(
+    function: str, x: np.ndarray, pads: tuple[Pair, ...], mode: str, last: bool
+) -> tuple[np.ndarray, tuple[PadCache, ...]]:
+    """A dense x of one to three axes, padded by copies, and what `pad_axes_backward` needs.
+
+    One axis is the width of images of height 1. Of three, height and width are padded first, then depth as the height
+    of images whose width is a plane: their cells are (h, w).
+    """
+    N, C, size = x.shape[0], x.shape[-1 if last else 1], x.shape[1:-1] if last else x.shape[2:]
+    axes = len(size)
+    depths = size[0] if axes == 3 else 1
+    height, width = size[-2:] if axes > 1 else (1, size[0])
+    sides = pads[-2:] if axes > 1 else ((0, 0), pads[0])
+    images = x.reshape((N * depths, height, width, C) if last else (N, C * depths, height, width))
+    out, cache = _pad(function, images, sides, mode, 0.0, last, x.dtype)
+    caches = [cache]
+    padded = [size + sum(both) for size, both in zip(size, pads, strict=True)]
+    if axes == 3:
+        plane = padded[1] * padded[2]
+        images = out.reshape((N, depths, plane, C) if last else (N, C, depths, plane))
+        out, cache = _pad(function, images, (pads[0], (0, 0)), mode, 0.0, last, x.dtype, ("depth", "plane"))
+        caches.append(cache)
+    return out.reshape((N, *padded, C) if last else (N, C, *padded)), tuple(caches)
+
+
+def pad_axes_backward(dout: np.ndarray, caches: tuple[PadCache, ...]) -> np.ndarray:
+    """Gradient by x of the shape that x had as images; the caller knows its own shape."""
+    for cache in reversed(caches):
+        dout = pad2d_backward(dout.reshape(cache.out_shape), cache)
+    return dout

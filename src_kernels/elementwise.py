@@ -44,6 +44,44 @@ def _relu_parallel(slots, x, out):
 
 relu = Kernel(_relu, _relu_parallel)
 
+
+@jit
+def _add_per_row(slot, slots, table, numbers):
+    """table[r] += numbers[r % numbers.size]; tasks are rows."""
+    rows = len(table)
+    for row in range(slot * rows // slots, (slot + 1) * rows // slots):
+        target, number = table[row], numbers[row % numbers.size]
+        for j in range(target.size):
+            target[j] += number
+
+
+@jit(parallel=True)
+def _add_per_row_parallel(slots, table, numbers):
+    for slot in prange(slots):
+        _add_per_row(intp(slot), slots, table, numbers)
+
+
+add_per_row = Kernel(_add_per_row, _add_per_row_parallel)
+
+
+@jit
+def _add_per_column(slot, slots, table, numbers):
+    """table[r] += numbers, all of them; tasks are rows."""
+    rows = len(table)
+    for row in range(slot * rows // slots, (slot + 1) * rows // slots):
+        target = table[row]
+        for j in range(target.size):
+            target[j] += numbers[j]
+
+
+@jit(parallel=True)
+def _add_per_column_parallel(slots, table, numbers):
+    for slot in prange(slots):
+        _add_per_column(intp(slot), slots, table, numbers)
+
+
+add_per_column = Kernel(_add_per_column, _add_per_column_parallel)
+
 ROOT_HALF = math.sqrt(0.5)
 
 

@@ -3,6 +3,7 @@
 from fastconv.nn import augment, models, optim, schedules
 from fastconv.nn.base import Buffer, Layer, Parameter, build_layer
 from fastconv.nn.checkpoint import load, read_meta, save
+from fastconv.nn.convolutions import Conv1d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from fastconv.nn.cross_entropy import CrossEntropy
 from fastconv.nn.history import History
 from fastconv.nn.layers import BatchNorm, Conv2d, Linear
@@ -18,7 +19,12 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm",
     "Buffer",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropy",
     "Dropout",
     "Flatten",

@@ -143,11 +143,11 @@ class Layer:
 
 
 def _collapse(value: Any) -> Any:
-    """(a, a) as a, at every level: the short form of a kernel size or of paddings."""
+    """(a,), (a, a) and (a, a, a) as a, at every level: the short form of a kernel size or of paddings."""
     if not isinstance(value, (tuple, list)):
         return value
     parts = [_collapse(part) for part in value]
-    return parts[0] if len(parts) == 2 and parts[0] == parts[1] else tuple(parts)
+    return parts[0] if parts and all(part == parts[0] for part in parts) else tuple(parts)
 
 
 def check_state(function: str, expected: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]) -> None:

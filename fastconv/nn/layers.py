@@ -5,6 +5,7 @@ Images are (N, C, H, W), or (N, H, W, C) with `layout="NHWC"`; features are (N, 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from fastconv.nn.base import DTYPES, LAYOUTS, Buffer, Layer, Parameter
 from fastconv.nn.initial import INITIALIZERS, Seed
 
 
-class _Weighted(Layer):
-    """What `Conv2d` and `Linear` share: a drawn weight, a zero bias or none."""
+class Weighted(Layer):
+    """What convolutions and `Linear` share: a drawn weight, a zero bias or none."""
 
     weight: Parameter
     bias: Parameter | None
@@ -42,15 +43,72 @@ class _Weighted(Layer):
         return {**super().config(), "bias": self.bias is not None}
 
 
-def _dtype_name(layer: str, dtype: Any) -> str:
+def dtype_name(layer: str, dtype: Any) -> str:
     return arguments.choice(layer, "dtype", np.dtype(dtype).name, DTYPES)
 
 
-def _wrt(input_gradient: bool) -> tuple[str, ...]:
+def wrt_of(input_gradient: bool) -> tuple[str, ...]:
     return ("x", "w", "b") if input_gradient else ("w", "b")
 
 
-class Conv2d(_Weighted):
+class Convolution(Weighted):
+    """What convolutions along any number of axes share; see `Conv2d` for the arguments."""
+
+    axes: int
+    layout: str
+
+    def _set_up(
+        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+        groups: int, algorithm: str, init: str, layout: str, dtype: str,
+    ) -> None:  # fmt: skip
+        name, axes = type(self).__name__, self.axes
+        self.in_channels = arguments.integer(name, "in_channels", in_channels, 1)
+        self.out_channels = arguments.integer(name, "out_channels", out_channels, 1)
+        self.kernel_size = arguments.per_axis(name, "kernel_size", kernel_size, axes, 1)
+        self.stride = arguments.per_axis(name, "stride", stride, axes, 1)
+        self.padding = arguments.pads_per_axis(name, padding, axes)
+        self.dilation = arguments.per_axis(name, "dilation", dilation, axes, 1)
+        self.groups = arguments.integer(name, "groups", groups, 1)
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(
+                f"{name}: groups must divide in_channels and out_channels, "
+                f"got {self.groups}, {self.in_channels} and {self.out_channels}"
+            )
+        self.algorithm = algorithm
+        self.init = init
+        self.layout = arguments.choice(name, "layout", layout, arguments.LAYOUTS[axes])
+        self.dtype = dtype_name(name, dtype)
+
+    def _weight_shape(self, outer: int, inner: int) -> tuple[int, ...]:
+        last = self.layout == arguments.LAYOUTS[self.axes][1]
+        return (*self.kernel_size, inner, outer) if last else (outer, inner, *self.kernel_size)
+
+    def _set_up_forward(self, padding_mode: str, activation: str | None, bias: bool, rng: Seed) -> None:
+        """What `Conv1d`, `Conv2d` and `Conv3d` share beyond the others."""
+        name = type(self).__name__
+        self.padding_mode = arguments.choice(name, "padding_mode", padding_mode, settled.PADDING_MODES)
+        self.activation = arguments.choice(name, "activation", activation, settled.ACTIVATIONS)
+        channels, taps = self.in_channels // self.groups, math.prod(self.kernel_size)
+        shape = self._weight_shape(self.out_channels, channels)
+        self._draw(shape, channels * taps, self.out_channels // self.groups * taps, self.out_channels, bias, rng)
+
+    def forward(self, x: np.ndarray, *, training: bool = False) -> np.ndarray:
+        function = f"conv{self.axes}d_forward"
+        out, cache = conv.run_forward(
+            function, x, self.weight.value, self._bias_value(), self.stride, self.padding, self.dilation, self.groups,
+            self.padding_mode, self.layout, self.activation, self.algorithm, None, True, axes=self.axes,
+        )  # fmt: skip
+        self._remember(cache, training)
+        return out
+
+    def backward(self, dout: np.ndarray, *, input_gradient: bool = True) -> np.ndarray | None:
+        function, forward = f"conv{self.axes}d_backward", f"conv{self.axes}d_forward"
+        dx, dw, db = conv.run_backward(function, forward, self.axes, dout, self._recall(), wrt_of(input_gradient))
+        self._store(dw, db)
+        return dx
+
+
+class Conv2d(Convolution):
     """Convolution with weight (F, C / groups, KH, KW), channels-last (KH, KW, C / groups, F), and bias (F,).
 
     Weights are drawn from `rng` (a seed or generator) by `init` ("he" or "xavier" uniform); the bias starts at zero.
@@ -66,73 +124,21 @@ class Conv2d(_Weighted):
     (2, 8, 6, 6)
     """
 
+    axes = 2
+
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        *,
-        stride: int | tuple[int, int] = 1,
-        padding: Any = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        padding_mode: str = "zeros",
-        bias: bool = True,
-        activation: str | None = None,
-        algorithm: str = "fast",
-        init: str = "he",
-        layout: str = "NCHW",
-        dtype: str = "float32",
-        rng: Seed = None,
-    ):
-        self.in_channels = arguments.integer("Conv2d", "in_channels", in_channels, 1)
-        self.out_channels = arguments.integer("Conv2d", "out_channels", out_channels, 1)
-        self.kernel_size = arguments.pair("Conv2d", "kernel_size", kernel_size, 1)
-        self.stride = arguments.pair("Conv2d", "stride", stride, 1)
-        self.padding = arguments.pads("Conv2d", padding)
-        self.dilation = arguments.pair("Conv2d", "dilation", dilation, 1)
-        self.groups = arguments.integer("Conv2d", "groups", groups, 1)
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(
-                f"Conv2d: groups must divide in_channels and out_channels, "
-                f"got {self.groups}, {self.in_channels} and {self.out_channels}"
-            )
-        self.padding_mode = arguments.choice("Conv2d", "padding_mode", padding_mode, settled.PADDING_MODES)
-        self.activation = arguments.choice("Conv2d", "activation", activation, settled.ACTIVATIONS)
-        self.algorithm = algorithm
-        self.init = init
-        self.layout = arguments.choice("Conv2d", "layout", layout, LAYOUTS)
-        self.dtype = _dtype_name("Conv2d", dtype)
-        window, channels = self.kernel_size, self.in_channels // self.groups
-        last = self.layout == "NHWC"
-        shape = (*window, channels, self.out_channels) if last else (self.out_channels, channels, *window)
-        taps = window[0] * window[1]
-        self._draw(shape, channels * taps, self.out_channels // self.groups * taps, self.out_channels, bias, rng)
-
-    def forward(self, x: np.ndarray, *, training: bool = False) -> np.ndarray:
-        out, cache = conv.conv2d_forward(
-            x,
-            self.weight.value,
-            self._bias_value(),
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            padding_mode=self.padding_mode,
-            layout=self.layout,
-            activation=self.activation,
-            algorithm=self.algorithm,
+        self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], *,
+        stride: int | tuple[int, int] = 1, padding: Any = 0, dilation: int | tuple[int, int] = 1, groups: int = 1,
+        padding_mode: str = "zeros", bias: bool = True, activation: str | None = None, algorithm: str = "fast",
+        init: str = "he", layout: str = "NCHW", dtype: str = "float32", rng: Seed = None,
+    ):  # fmt: skip
+        self._set_up(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, algorithm, init, layout, dtype
         )
-        self._remember(cache, training)
-        return out
-
-    def backward(self, dout: np.ndarray, *, input_gradient: bool = True) -> np.ndarray | None:
-        dx, dw, db = conv.conv2d_backward(dout, self._recall(), wrt=_wrt(input_gradient))
-        self._store(dw, db)
-        return dx
+        self._set_up_forward(padding_mode, activation, bias, rng)
 
 
-class Linear(_Weighted):
+class Linear(Weighted):
     """x (N, ...) flattened to (N, in_features), times weight (in_features, out_features), plus bias (out_features,).
 
     Initial values and `activation` are as for `Conv2d`.
@@ -156,7 +162,7 @@ class Linear(_Weighted):
         self.out_features = arguments.integer("Linear", "out_features", out_features, 1)
         self.activation = arguments.choice("Linear", "activation", activation, settled.ACTIVATIONS)
         self.init = init
-        self.dtype = _dtype_name("Linear", dtype)
+        self.dtype = dtype_name("Linear", dtype)
         shape = (self.in_features, self.out_features)
         self._draw(shape, self.in_features, self.out_features, self.out_features, bias, rng)
 
@@ -168,7 +174,7 @@ class Linear(_Weighted):
         return out
 
     def backward(self, dout: np.ndarray, *, input_gradient: bool = True) -> np.ndarray | None:
-        dx, dw, db = fully_connected.linear_backward(dout, self._recall(), wrt=_wrt(input_gradient))
+        dx, dw, db = fully_connected.linear_backward(dout, self._recall(), wrt=wrt_of(input_gradient))
         self._store(dw, db)
         return dx
 
@@ -196,7 +202,7 @@ class BatchNorm(Layer):
         self.momentum = arguments.real("BatchNorm", "momentum", momentum)
         self.eps = arguments.real("BatchNorm", "eps", eps)
         self.layout = arguments.choice("BatchNorm", "layout", layout, LAYOUTS)
-        self.dtype = _dtype_name("BatchNorm", dtype)
+        self.dtype = dtype_name("BatchNorm", dtype)
         self.gamma = Parameter(np.ones(self.features, self.dtype))
         self.beta = Parameter(np.zeros(self.features, self.dtype))
         self.running_mean = Buffer(np.zeros(self.features, self.dtype))

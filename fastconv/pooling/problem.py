@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from fastconv import arguments
-from fastconv.arguments import Pair
+from fastconv.arguments import image_sizes, pads_per_axis, per_axis, times
 from fastconv.pooling.stages import Stage
 from fastconv.pooling.windows import Axis, adaptive_axis, all_see_a_cell, window_count
 
-LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 _ONE = Axis(1, 1, 1)
 
 
@@ -74,50 +73,6 @@ def flag(function: str, name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _is_sequence(value: Any) -> bool:
-    return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) and np.ndim(value) > 0
-
-
-def per_axis(function: str, name: str, value: Any, axes: int, minimum: int) -> tuple[int, ...]:
-    """An integer, or one for each axis, as a tuple."""
-    if axes == 2:
-        return arguments.pair(function, name, value, minimum)
-    if not _is_sequence(value):
-        return (arguments.integer(function, name, value, minimum),) * axes
-    if len(value) != axes:
-        raise ValueError(f"{function}: {name} must be an integer or a sequence of {axes}, got {value!r}")
-    return tuple(arguments.integer(function, name, entry, minimum) for entry in value)
-
-
-def pads_per_axis(function: str, padding: Any, axes: int) -> tuple[Pair, ...] | str:
-    """Every form of `padding` as (before, after) for each axis, or one of the names "same", "same_lower".
-
-    In one dimension (before, after) stands for ((before, after),).
-    """
-    if axes == 2 or isinstance(padding, str) or not _is_sequence(padding):
-        pads = arguments.pads(function, padding)
-        return pads if isinstance(pads, str) else (pads * 2)[:axes]
-    if axes == 1 and len(padding) == 2:
-        padding = (padding,)
-    if len(padding) != axes:
-        raise ValueError(f"{function}: padding must be an integer or a sequence of {axes}, got {padding!r}")
-    return tuple(arguments.pair(function, "padding", entry, 0) for entry in padding)
-
-
-def image_sizes(
-    function: str, shape: tuple[int, ...], layout: Any, axes: int
-) -> tuple[int, int, tuple[int, ...], bool]:
-    """(N, C, lengths of the axes, whether channels are last) of an image batch of that shape."""
-    arguments.choice(function, "layout", layout, LAYOUTS[axes])
-    if layout == LAYOUTS[axes][1]:
-        return shape[0], shape[-1], shape[1:-1], True
-    return shape[0], shape[1], shape[2:], False
-
-
-def _times(lengths: Sequence[int]) -> str:
-    return "x".join(map(str, lengths))
-
-
 def _plain(value: Any) -> bool:
     """Whether equal values of this kind mean the same: True and 1.0 are equal to 1."""
     return type(value) in (int, str, type(None)) or (type(value) is tuple and all(map(_plain, value)))
@@ -163,15 +118,12 @@ def _new_problem(
     named = pads_per_axis(function, padding, axes)
     reach = tuple(gap * (taps - 1) + 1 for taps, gap in zip(kernel, gaps, strict=True))
     if isinstance(named, str):
-        pads = tuple(
-            arguments.resolve_pads(named, (size, 1), (taps, 1), (step, 1), (gap, 1))[0]
-            for size, taps, step, gap in zip(sizes, kernel, steps, gaps, strict=True)
-        )
+        pads = arguments.resolve_pads(named, sizes, kernel, steps, gaps)
     else:
         pads = named
         if any(2 * max(sides) > length for sides, length in zip(pads, reach, strict=True)):
             raise ValueError(
-                f"{function}: padding must be at most half the dilated kernel, got {padding!r} for {_times(reach)}"
+                f"{function}: padding must be at most half the dilated kernel, got {padding!r} for {times(reach)}"
             )
     result = []
     for size, taps, step, sides, gap in zip(sizes, kernel, steps, pads, gaps, strict=True):
@@ -179,13 +131,13 @@ def _new_problem(
         if count < 1:
             padded = [length + sum(both) for length, both in zip(sizes, pads, strict=True)]
             raise ValueError(
-                f"{function}: kernel_size must not exceed the padded input, got {_times(reach)} (dilated) for "
-                f"{_times(padded)}"
+                f"{function}: kernel_size must not exceed the padded input, got {times(reach)} (dilated) for "
+                f"{times(padded)}"
             )
         axis = Axis(size, count, taps, step, sides, gap)
         if not all_see_a_cell(axis):
             raise ValueError(
-                f"{function}: every window must contain a cell of x, got {_times(sizes)} cells, kernel_size {kernel}, "
+                f"{function}: every window must contain a cell of x, got {times(sizes)} cells, kernel_size {kernel}, "
                 f"stride {steps}, padding {pads}, dilation {gaps}"
             )
         result.append(axis)
@@ -199,7 +151,7 @@ def adaptive_problem(function: str, axes: int, x: np.ndarray, output_size: Any, 
         raise ValueError(f"{function}: x must have at least one cell along each axis, got shape {x.shape}")
     if output_size is None:
         output_size = sizes
-    elif _is_sequence(output_size) and len(output_size) == axes:
+    elif arguments.is_sequence(output_size) and len(output_size) == axes:
         output_size = [size if asked is None else asked for asked, size in zip(output_size, sizes, strict=True)]
     counts = per_axis(function, "output_size", output_size, axes, 1)
     windows = tuple(adaptive_axis(size, count) for size, count in zip(sizes, counts, strict=True))
