@@ -1,6 +1,6 @@
 """Networks: layers, `Sequential`, models by name, optimizers, the training loop, checkpoints."""
 
-from fastconv.nn import augment, models, optim, schedules
+from fastconv.nn import augment, clipping, models, optim, schedules
 from fastconv.nn.base import Buffer, Layer, Parameter, build_layer
 from fastconv.nn.checkpoint import load, read_meta, save
 from fastconv.nn.history import History
@@ -34,6 +34,7 @@ __all__ = [
     "Trainer",
     "augment",
     "build_layer",
+    "clipping",
     "load",
     "models",
     "optim",
