@@ -6,11 +6,28 @@ from fastconv.nn.checkpoint import load, read_meta, save
 from fastconv.nn.history import History
 from fastconv.nn.layers import BatchNorm, Conv2d, Linear
 from fastconv.nn.optim import SGD, Adam, AdamW, Optimizer, RMSProp
+from fastconv.nn.residual import Residual
 from fastconv.nn.sequential import Sequential
-from fastconv.nn.stateless import AvgPool2d, Dropout, Flatten, MaxPool2d, ReLU, Sigmoid, Tanh
+from fastconv.nn.stateless import (
+    GELU,
+    AvgPool2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    Identity,
+    LeakyReLU,
+    MaxPool2d,
+    Multiply,
+    Normalize,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
 from fastconv.nn.trainer import Trainer
 
 __all__ = [
+    "GELU",
     "SGD",
     "Adam",
     "AdamW",
@@ -20,14 +37,21 @@ __all__ = [
     "Conv2d",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool2d",
+    "GlobalMaxPool2d",
     "History",
+    "Identity",
     "Layer",
+    "LeakyReLU",
     "Linear",
     "MaxPool2d",
+    "Multiply",
+    "Normalize",
     "Optimizer",
     "Parameter",
     "RMSProp",
     "ReLU",
+    "Residual",
     "Sequential",
     "Sigmoid",
     "Tanh",
