@@ -1,12 +1,16 @@
 """Networks: layers, `Sequential`, models by name, optimizers, the training loop, checkpoints."""
 
 from fastconv.nn import augment, clipping, models, optim, schedules
+from fastconv.nn.averaging import EMA, Lookahead
 from fastconv.nn.base import Buffer, Layer, Parameter, build_layer
+from fastconv.nn.callbacks import Callback, EarlyStopping
 from fastconv.nn.checkpoint import load, read_meta, save
 from fastconv.nn.history import History
 from fastconv.nn.layers import BatchNorm, Conv2d, Linear
+from fastconv.nn.metrics import confusion_matrix, evaluate
 from fastconv.nn.optim import SGD, Adam, AdamW, Optimizer, RMSProp
 from fastconv.nn.residual import Residual
+from fastconv.nn.run import Run
 from fastconv.nn.sequential import Sequential
 from fastconv.nn.stateless import (
     GELU,
@@ -27,6 +31,7 @@ from fastconv.nn.stateless import (
 from fastconv.nn.trainer import Trainer
 
 __all__ = [
+    "EMA",
     "GELU",
     "SGD",
     "Adam",
@@ -34,8 +39,10 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm",
     "Buffer",
+    "Callback",
     "Conv2d",
     "Dropout",
+    "EarlyStopping",
     "Flatten",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
@@ -44,6 +51,7 @@ __all__ = [
     "Layer",
     "LeakyReLU",
     "Linear",
+    "Lookahead",
     "MaxPool2d",
     "Multiply",
     "Normalize",
@@ -52,6 +60,7 @@ __all__ = [
     "RMSProp",
     "ReLU",
     "Residual",
+    "Run",
     "Sequential",
     "Sigmoid",
     "Tanh",
@@ -59,6 +68,8 @@ __all__ = [
     "augment",
     "build_layer",
     "clipping",
+    "confusion_matrix",
+    "evaluate",
     "load",
     "models",
     "optim",
