@@ -145,7 +145,7 @@ def test_the_best_epoch_of_a_history():
     regression = History(loss=[2, 1], accuracy=[np.nan] * 2, val_loss=[4, 5], val_accuracy=[np.nan] * 2)
     assert regression.monitor() == "val_loss" and regression.best_epoch() == 0
     assert History(loss=[np.nan, 2.0], accuracy=[np.nan] * 2).best_epoch() == 1
-    with pytest.raises(ValueError, match="monitor must be one of .*, got 'seconds'"):
+    with pytest.raises(ValueError, match=r"monitor must be one of .*, got 'seconds'"):
         history.best_epoch("seconds")
     with pytest.raises(ValueError, match="loss must have at least one epoch"):
         History().best_epoch()
