@@ -49,7 +49,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     data("--download", action=flag, default=False, help="fetch missing files into PATH (mnist)")
     data("--size", type=positive_integer, metavar="PIXELS", help="resize the pictures of image_folder")
     data("--channels", type=int, choices=(1, 3), default=3, help="of image_folder's pictures (default: 3)")
-    data("--validation", type=fraction, default=0.0, metavar="SHARE", help="of the training images, held out to choose the best epoch by (default: none, by the test images)")  # fmt: skip # noqa: E501
+    data(
+        "--validation",
+        type=fraction,
+        default=0.0,
+        metavar="SHARE",
+        help="of the training images, held out to choose the best epoch by (default: none, the test images choose)",
+    )
 
     model = parser.add_argument_group("model").add_argument
     model("--model", default="lenet5", help="lenet5 (default), three_layer_convnet, vgg_like, resnet9 or airbench")
@@ -95,6 +101,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def from_files(arguments: list[str]) -> list[str]:
     """The arguments that `--resume` and `--config` stand for; those of the command line override them."""
+    if {"-h", "--help"} & {*arguments}:
+        return []
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--config")
     finder.add_argument("--resume")
@@ -122,6 +130,8 @@ def from_files(arguments: list[str]) -> list[str]:
 def train(options: argparse.Namespace) -> int:
     """Train a network, report, and write checkpoints, history, figures and the configuration to a folder."""
     with users_mistakes():
+        if options.resume is not None and Path(options.out) != Path(options.resume).parent:
+            raise ValueError(f"--resume continues in its own folder, {Path(options.resume).parent}; leave out --out")
         data = load_data(options)
     from fastconv import runtime
     from fastconv.nn import confusion_matrix, load
@@ -149,7 +159,7 @@ def train(options: argparse.Namespace) -> int:
             notes={"network": options.model, "data": data.name, "classes": data.classes, "options": configured},
             resume=options.resume,
         )
-    except ValueError as error:  # a checkpoint of another run
+    except (OSError, ValueError) as error:  # a checkpoint of another run, a full disk
         raise CommandError(str(error)) from error
     seconds = time.perf_counter() - started
     scores = trainer.model.predict(data.x_test, mirror=options.mirror)

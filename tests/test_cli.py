@@ -257,6 +257,8 @@ def test_a_run_from_a_file_stopped_and_resumed(pictures, tmp_path, capsys):
     assert nn.read_meta(part / "last.npz")["epoch"] == 2
     moved = tmp_path / "moved"
     part.rename(moved)
+    code, _, err = run(capsys, "train", "--resume", moved / "last.npz", "--out", tmp_path / "other")
+    assert code == 2 and "--resume continues in its own folder" in err
     code, out, err = run(capsys, "train", "--resume", moved / "last.npz")
     assert code == 0 and "epoch 3/4" in out and "epoch 2/4" not in out, err
     whole, again = (nn.load(folder / "last.npz").state_dict() for folder in (tmp_path / "whole", moved))

@@ -126,7 +126,11 @@ def test_history_records_each_epoch(tmp_path):
 
     with pytest.raises(ValueError, match=r"path must end in .json or .csv, got '.*h.txt'"):
         History.load(tmp_path / "h.txt")
-    for text, message in (("epoch,loss\n1,x\n", "no table of numbers"), ("epoch,height\n1,2\n", "must hold the lists")):
+    for text, message in (
+        ("epoch,loss\n1,x\n", "no table of numbers"),
+        ("epoch,height\n1,2\n", "must hold the lists"),
+        ("", "no table of numbers"),
+    ):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(ValueError, match=message):
             History.load(tmp_path / "bad.csv")

@@ -89,9 +89,9 @@ class History:
             except ValueError as error:
                 raise ValueError(f"History.load: {path} is no JSON file: {error}") from None
         elif path.suffix == ".csv":
-            with open(path, newline="") as file:
-                header, *rows = csv.reader(file)
             try:
+                with open(path, newline="") as file:
+                    header, *rows = csv.reader(file)
                 columns = {name: [float(row[i]) for row in rows] for i, name in enumerate(header)}
             except (ValueError, IndexError) as error:
                 raise ValueError(f"History.load: {path} is no table of numbers: {error}") from None
