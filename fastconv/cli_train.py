@@ -136,6 +136,7 @@ def train(options: argparse.Namespace) -> int:
     from fastconv import runtime
     from fastconv.nn import confusion_matrix, load
 
+    options.lr = options.lr or LEARNING_RATES[options.optimizer]
     with users_mistakes():
         if options.threads is not None:
             runtime.set_num_threads(options.threads)
@@ -237,7 +238,7 @@ def _make_trainer(options: argparse.Namespace, data: Dataset) -> tuple[Trainer, 
     model = _make_model(options, data)
     kept = "0.weight" if not options.normalize else "1.weight"
     parameters = [p for p in model.parameters() if not (options.whiten and p.name == kept)]
-    settings: dict[str, Any] = {"lr": options.lr or LEARNING_RATES[options.optimizer]}
+    settings: dict[str, Any] = {"lr": options.lr}
     if options.optimizer == "sgd":
         settings |= {"momentum": options.momentum, "nesterov": options.nesterov}
     if options.optimizer != "adamw":

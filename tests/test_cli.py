@@ -1,5 +1,6 @@
 """The command line from end to end, in this process; start-up and `python -m fastconv` in one of their own."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from fastconv import cli, cli_train, config_file, nn, plots
+from fastconv import cli, cli_train, config_file, datasets, nn, plots
 
 
 def run(capsys, *arguments):
@@ -326,3 +327,12 @@ def test_without_a_toml_reader_the_error_says_what_to_do(tmp_path, capsys, monke
     (tmp_path / "c.toml").write_text("epochs = 3")
     code, _, err = run(capsys, "train", "--config", tmp_path / "c.toml", "--out", tmp_path)
     assert code == 2 and "use Python 3.11 or newer, or: pip install tomli" in err
+
+
+def test_data_sets_are_looked_up_by_name(monkeypatch):
+    options = argparse.Namespace(data="cifar10", path="folder", download=False)
+    monkeypatch.setattr(datasets, "cifar10", lambda path: ("cifar10", path), raising=False)
+    assert cli_train.load_data(options) == ("cifar10", "folder")
+    monkeypatch.delattr(datasets, "cifar10")
+    with pytest.raises(ValueError, match="--data cifar10: this version has no such data set"):
+        cli_train.load_data(options)
