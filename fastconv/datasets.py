@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastconv import arguments, cifar
+from fastconv import arguments, cifar, image_folders
+from fastconv.downloads import download
 from fastconv.images import resize
 
 
@@ -58,9 +59,7 @@ def digits(*, size: int = 28, test_fraction: float = 0.2, seed: int = 0) -> Data
     Dataset(digits: 1,438 + 359 images of 1 x 28 x 28)
     """
     size = arguments.integer("digits", "size", size, 1)
-    test_fraction = arguments.real("digits", "test_fraction", test_fraction)
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"digits: test_fraction must be above 0 and below 1, got {test_fraction}")
+    test_fraction = _share("digits", "test_fraction", test_fraction)
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -68,12 +67,24 @@ def digits(*, size: int = 28, test_fraction: float = 0.2, seed: int = 0) -> Data
     source = load_digits()
     images = resize(source.images.astype(np.float32)[:, np.newaxis] / 16, (size, size))
     labels = source.target.astype(np.int64)
-    test = _stratified(labels, test_fraction, np.random.default_rng(seed))
+    test = held_out(labels, test_fraction, seed)
     return Dataset(images[~test], labels[~test], images[test], labels[test], DIGITS, "digits")
 
 
-def _stratified(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """A mask of that fraction of each class, at random."""
+def _share(function: str, name: str, value: float) -> float:
+    value = arguments.real(function, name, value)
+    if not 0 < value < 1:
+        raise ValueError(f"{function}: {name} must be above 0 and below 1, got {value}")
+    return value
+
+
+def held_out(labels: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
+    """A mask (N,) of that fraction of each class, at random by `seed`: for validation or testing.
+
+    >>> int(held_out(np.array([0] * 8 + [1] * 4), 0.25).sum())
+    3
+    """
+    rng = np.random.default_rng(seed)
     mask = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -81,12 +92,26 @@ def _stratified(labels: np.ndarray, fraction: float, rng: np.random.Generator) -
     return mask
 
 
-def mnist(path: str | PathLike[str]) -> Dataset:
+_fetch = download  # `mnist` has an argument of that name
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST_MD5 = {
+    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+}  # of the .gz files
+
+
+def mnist(path: str | PathLike[str], *, download: bool = False, url: str = MNIST_URL) -> Dataset:
     """MNIST from a folder with its four IDX files, gzipped or not: 60,000 + 10,000 digits of 28 x 28 pixels.
 
     Files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
     `t10k-labels-idx1-ubyte`, each with or without `.gz` (LeCun, Cortes & Burges 1998). Any other data set in these
     four files with at most ten classes, such as Fashion-MNIST, loads as well.
+
+    Parameters
+    ----------
+    download : fetch the files that are missing from the folder `url` and check them (MNIST's own only); needs pooch.
 
     Raises
     ------
@@ -94,6 +119,10 @@ def mnist(path: str | PathLike[str]) -> Dataset:
     ValueError : a file is truncated, too long, damaged or of another kind, or images and labels do not match.
     """
     folder = Path(path)
+    if download:
+        for name, checksum in MNIST_MD5.items():
+            if not (folder / name).is_file():
+                _fetch(f"{url.rstrip('/')}/{name}.gz", f"md5:{checksum}", folder)
     x_train, y_train = _idx_pair(folder, "train")
     x_test, y_test = _idx_pair(folder, "t10k")
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -172,4 +201,53 @@ def cifar10(path: str | PathLike[str]) -> Dataset:
     return Dataset(x_train, y_train, x_test, y_test, cifar.CLASSES, "cifar10")
 
 
-DATASETS: dict[str, Callable[..., Dataset]] = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
+def image_folder(
+    path: str | PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    channels: int = 3,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """Pictures in one sub-folder per class, whose names are the classes; needs Pillow.
+
+    Either `path` holds the classes' folders, and a share of each class is held out for testing, or it holds `train`
+    and `test` with the same classes in both.
+
+    Parameters
+    ----------
+    size : H and W that all pictures are resized to; None if they have one size.
+    channels : 1 for grey, 3 for colour; pictures are converted.
+    test_fraction, seed : how much of each class is held out, and which; unused with `train` and `test` folders.
+
+    Raises
+    ------
+    ImportError : Pillow is not installed.
+    ValueError : there are no classes, a class has no picture, `train` and `test` differ in their classes, or pictures
+        differ in size and `size` is None.
+    OSError : a folder or a picture cannot be read.
+    """
+    folder = Path(path)
+    pair = None if size is None else arguments.pair("image_folder", "size", size, 1)
+    if channels not in (1, 3):
+        raise ValueError(f"image_folder: channels must be 1 or 3, got {channels!r}")
+    test_fraction = _share("image_folder", "test_fraction", test_fraction)
+    classes = image_folders.class_names(folder)
+    if set(classes) == {"train", "test"}:
+        classes = image_folders.class_names(folder / "train")
+        if image_folders.class_names(folder / "test") != classes:
+            raise ValueError(f"image_folder: {folder}: train and test must have the same classes, train has {classes}")
+        x, y = image_folders.read(folder / "train", classes, pair, channels)
+        x_test, y_test = image_folders.read(folder / "test", classes, pair or x.shape[2:], channels)
+        return Dataset(x, y, x_test, y_test, classes, folder.name)
+    x, y = image_folders.read(folder, classes, pair, channels)
+    test = held_out(y, test_fraction, seed)
+    return Dataset(x[~test], y[~test], x[test], y[test], classes, folder.name)
+
+
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "image_folder": image_folder,
+}

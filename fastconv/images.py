@@ -34,14 +34,14 @@ def _filter_matrix(old: int, new: int) -> np.ndarray:
 
 
 def read_images(path: str | PathLike[str]) -> np.ndarray:
-    """The images (N, C, H, W) in a picture (PNG and what else matplotlib reads) or an `.npy` file.
+    """The images (N, C, H, W) in a picture (PNG and what else Pillow reads) or an `.npy` file.
 
-    An `.npy` file holds (H, W), (C, H, W) or (N, C, H, W), uint8 from 0 to 255 or floats from 0 to 1. Transparent
-    pictures are laid on white.
+    An `.npy` file holds (H, W), (C, H, W) or (N, C, H, W), uint8 from 0 to 255 or floats from 0 to 1. A picture has 1
+    channel if it is grey, 3 in colour, and one more if it is transparent; it is turned upright as its camera says.
 
     Raises
     ------
-    ImportError : matplotlib is needed and not installed.
+    ImportError : Pillow is needed and not installed.
     OSError, ValueError : the file cannot be read, or holds something else.
     """
     path = Path(path)
@@ -51,20 +51,33 @@ def read_images(path: str | PathLike[str]) -> np.ndarray:
             raise ValueError(f"{path} must hold images (H, W), (C, H, W) or (N, C, H, W), got {np.shape(x)}")
         x = x.reshape((1,) * (4 - x.ndim) + x.shape)
     else:
-        try:
-            from matplotlib.image import imread
-        except ImportError as error:
-            raise ImportError('reading pictures needs matplotlib: pip install "fastconv[train]"') from error
-        try:
-            x = imread(path)
-        except SyntaxError as error:  # what Pillow raises for a damaged PNG
-            raise ValueError(f"{path}: {error}") from None
+        x = _read_picture(path)
         x = x[np.newaxis, np.newaxis] if x.ndim == 2 else x.transpose(2, 0, 1)[np.newaxis]
     if x.dtype == np.uint8:
         x = x.astype(np.float32) / 255
     if x.dtype.kind != "f":
         raise ValueError(f"{path} must hold uint8 or floating point values, got {x.dtype}")
     return x.astype(np.float32, copy=False)
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    """(H, W) or (H, W, channels), uint8 or float32."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError('reading pictures needs Pillow: pip install "fastconv[images]"') from error
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16 bits of grey
+                return np.asarray(picture, np.float32) / 65535
+            if "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+            elif picture.mode not in ("L", "LA", "RGB", "RGBA"):
+                picture = picture.convert("L" if picture.mode == "1" else "RGB")
+            return np.asarray(picture)
+    except SyntaxError as error:  # what Pillow raises for a damaged PNG
+        raise ValueError(f"{path}: {error}") from None
 
 
 def fit(x: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -30,21 +30,25 @@ def _scores_and_labels(function: str, scores: Any, y: Any) -> tuple[np.ndarray, 
     return arguments.dense(scores, dtype), y.astype(np.intp), result_dtype
 
 
-def softmax_cross_entropy(scores: Any, y: Any) -> tuple[float, np.ndarray]:
+def softmax_cross_entropy(scores: Any, y: Any, *, label_smoothing: float = 0.0) -> tuple[float, np.ndarray]:
     """Mean over examples of -log softmax(scores)[y], and its gradient by the scores.
+
+    With `label_smoothing` s the target of an example is no longer its label alone, but 1 - s of it plus s / classes of
+    every class, and the loss is the mean of -log softmax(scores) weighted so (Szegedy et al. 2016, section 7).
 
     Parameters
     ----------
     scores : (N, classes), unnormalised.
     y : (N,) integers from 0 to classes - 1.
+    label_smoothing : from 0 to 1.
 
     Returns
     -------
-    (loss, dscores) with dscores = (softmax(scores) - onehot(y)) / N, of scores' dtype.
+    (loss, dscores) with dscores = (softmax(scores) - target) / N, of scores' dtype.
 
     Raises
     ------
-    ValueError : wrong shape, or a label out of range. TypeError : y does not hold integers.
+    ValueError : wrong shape, or a label or the smoothing out of range. TypeError : y does not hold integers.
 
     Examples
     --------
@@ -52,6 +56,9 @@ def softmax_cross_entropy(scores: Any, y: Any) -> tuple[float, np.ndarray]:
     >>> round(loss, 4), dscores[0].tolist()
     (0.3466, [-0.25, 0.25])
     """
+    smoothing = arguments.real("softmax_cross_entropy", "label_smoothing", label_smoothing)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"softmax_cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing}")
     scores, y = arguments.array("softmax_cross_entropy", "scores", scores, 2), np.asarray(y)
     if (
         0 < scores.size <= _FUSED_SIZE
@@ -61,22 +68,25 @@ def softmax_cross_entropy(scores: Any, y: Any) -> tuple[float, np.ndarray]:
     ):
         dtype, result_dtype = arguments.dtypes(scores)
         dscores = np.empty(scores.shape, dtype)
-        loss = _fused(arguments.dense(scores, dtype), arguments.dense(y, np.dtype(np.intp)), dscores)
+        loss = _fused(arguments.dense(scores, dtype), arguments.dense(y, np.dtype(np.intp)), smoothing, dscores)
         if loss != -1:
             return loss, dscores.astype(result_dtype, copy=False)
     scores, y, result_dtype = _scores_and_labels("softmax_cross_entropy", scores, y)
-    N = len(scores)
+    N, classes = scores.shape
     if not N:
         return math.nan, scores.astype(result_dtype)
     rows = np.arange(N)
     with np.errstate(invalid="ignore", under="ignore", over="ignore"):
         shifted = scores - scores.max(axis=1, keepdims=True)
-        chosen = shifted[rows, y].astype(np.float64)
+        chosen = (1 - smoothing) * shifted[rows, y].astype(np.float64)
+        if smoothing:  # else 0 * -inf would turn a score of -inf into NaN
+            chosen += smoothing * shifted.mean(axis=1, dtype=np.float64)
         dscores = np.exp(shifted, out=shifted)
         total = dscores.sum(axis=1, dtype=np.float64)
         loss = float(np.mean(np.log(total) - chosen))
         dscores /= total.astype(scores.dtype)[:, np.newaxis]
-        dscores[rows, y] -= 1
+        dscores -= scores.dtype.type(smoothing / classes)
+        dscores[rows, y] -= scores.dtype.type(1 - smoothing)
         dscores /= N
     return loss, dscores.astype(result_dtype, copy=False)
 

@@ -79,8 +79,8 @@ def _pad(
     """(padded x, cache) for a dense x; `names` are those of the two axes."""
     height, width = x.shape[1:3] if last else x.shape[2:4]
     (top, bottom), (left, right) = pads
-    row_from = origins(function, height, top, bottom, mode, "height")
-    col_from = origins(function, width, left, right, mode, "width")
+    row_from = origins(function, height, top, bottom, mode, names[0])
+    col_from = origins(function, width, left, right, mode, names[1])
     inner = np.array([left, left + width])
     rows, cols = row_from.size, col_from.size
     if last:  # a row of pixels is one row of width * channels numbers

@@ -92,6 +92,21 @@ def _grid(figure: Figure, count: int, rows: int, columns: int) -> list[Any]:
     return frames[:count]
 
 
+def learning_rate_figure(history: History, *, title: str = "Learning rate") -> Figure:
+    """The learning rate at the end of each epoch.
+
+    Raises
+    ------
+    ImportError : matplotlib is not installed.
+    ValueError : the history is empty.
+    """
+    if not len(history):
+        raise ValueError("learning_rate_figure: history must have at least one epoch, got none")
+    figure = _new_figure(5, 3.2, title)
+    _curves(figure.subplots(), "learning rate", history.learning_rate, [], "{:.2g}")
+    return figure
+
+
 def filter_grid(model: Model | np.ndarray, *, title: str = "Filters of the first layer", limit: int = 64) -> Figure:
     """The first convolution's filters as images: colour for three input channels, else the mean over channels.
 
@@ -132,11 +147,76 @@ def filter_grid(model: Model | np.ndarray, *, title: str = "Filters of the first
 def _first_filters(model: Any) -> np.ndarray:
     from fastconv.nn import Conv2d
 
-    layer = next((layer for layer in model.layers if isinstance(layer, Conv2d)), None)
+    layer = next((layer for layer in model.all_layers() if isinstance(layer, Conv2d)), None)
     if layer is None:
         raise ValueError(f"filter_grid: model must have a Conv2d among its layers, got {model!r}")
     weights = layer.weight.value
     return weights.transpose(3, 2, 0, 1) if layer.layout == "NHWC" else weights
+
+
+def feature_maps(model: Model, image: np.ndarray, *, layer: int | None = None, limit: int = 32) -> Figure:
+    """What the layers up to number `layer` make of one image: a grey picture per channel, each on its own scale.
+
+    Parameters
+    ----------
+    image : (C, H, W), or (H, W, C) for a channels-last model.
+    layer : an index of `model.layers`; None for the first whose output has other channels than the image.
+    limit : the largest number of channels shown.
+
+    Raises
+    ------
+    ImportError : matplotlib is not installed.
+    ValueError : there is no such layer, or its output is no image.
+    """
+    image = arguments.array("feature_maps", "image", image, 3)
+    x = np.asarray(image, model.dtype)[np.newaxis]
+    last = model.layout == "NHWC"
+    for index, step in enumerate(model.layers):
+        before = x.shape[-1 if last else 1]
+        x = step.forward(x)
+        if index == layer or (layer is None and x.ndim == 4 and x.shape[-1 if last else 1] != before):
+            break
+    else:
+        raise ValueError(f"feature_maps: layer must be from 0 to {len(model.layers) - 1}, got {layer}")
+    if x.ndim != 4:
+        raise ValueError(f"feature_maps: layer {index} must give images, got shape {x.shape}")
+    maps = (x[0].transpose(2, 0, 1) if last else x[0])[:limit]
+    rows, columns = _rows_and_columns(len(maps))
+    figure = _new_figure(max(1.15 * columns, 4), 1.15 * rows + 0.8, f"{index}  {type(step).__name__}")
+    for frame, plane in zip(_grid(figure, len(maps), rows, columns), maps, strict=True):
+        frame.imshow(plane, cmap="gray")
+    return figure
+
+
+def confusion_figure(matrix: np.ndarray, classes: Sequence[str], *, title: str = "Confusion matrix") -> Figure:
+    """A confusion matrix as `nn.confusion_matrix` counts it: a row per true class, shares of the row as colours.
+
+    Raises
+    ------
+    ImportError : matplotlib is not installed.
+    ValueError : the matrix is not square, or has another size than there are classes.
+    """
+    matrix = arguments.array("confusion_figure", "matrix", matrix, 2)
+    if matrix.shape != (len(classes), len(classes)):
+        raise ValueError(
+            f"confusion_figure: matrix must have a row and a column per class, {len(classes)}, got shape {matrix.shape}"
+        )
+    side = 1.6 + 0.42 * len(classes)
+    figure = _new_figure(max(side, 3.4), max(side, 3.4), title)
+    axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (true, predicted), count in np.ndenumerate(matrix):
+        if count:
+            colour = "white" if shares[true, predicted] > 0.5 else INK
+            axes.text(predicted, true, f"{count:,}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    axes.set_xlabel("predicted", color=INK)
+    axes.set_ylabel("true", color=INK)
+    axes.tick_params(length=0, colors=INK)
+    axes.spines[:].set_visible(False)
+    return figure
 
 
 def misclassified_grid(

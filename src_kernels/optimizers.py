@@ -1,7 +1,7 @@
 """Optimizer steps: each updates a flat parameter and its state in place, in one pass and in the parameter's dtype.
 
 Contract: all arrays flat, of one size and dtype, none overlapping; slots take equal shares of them. The formulas are in
-`fastconv.nn.optim`.
+`fastconv.nn.optim`; `penalty` is added to the gradient times the value, `shrink` scales the value first.
 """
 
 from __future__ import annotations
@@ -14,57 +14,56 @@ from fastconv._kernels.jit import Kernel, jit
 
 
 @jit
-def _sgd(slot, slots, value, grad, velocity, lr, momentum, nesterov, weight_decay):
+def _sgd(slot, slots, value, grad, velocity, lr, momentum, nesterov, penalty, shrink):
     begin, end = slot * value.size // slots, (slot + 1) * value.size // slots
     w, g, v = value[begin:end], grad[begin:end], velocity[begin:end]
     real = value.dtype.type
-    rate, keep, decay = real(lr), real(momentum), real(weight_decay)
+    rate, keep, decay, scale = real(lr), real(momentum), real(penalty), real(shrink)
     if momentum == 0:
         for i in range(w.size):
-            w[i] -= rate * (g[i] + decay * w[i])
+            w[i] = scale * w[i] - rate * (g[i] + decay * w[i])
         return
     ahead, now = (keep, real(1)) if nesterov else (real(1), real(0))
     for i in range(w.size):
         direction = g[i] + decay * w[i]
         v[i] = keep * v[i] + direction
-        w[i] -= rate * (ahead * v[i] + now * direction)
+        w[i] = scale * w[i] - rate * (ahead * v[i] + now * direction)
 
 
 @jit(parallel=True)
-def _sgd_parallel(slots, value, grad, velocity, lr, momentum, nesterov, weight_decay):
+def _sgd_parallel(slots, value, grad, velocity, lr, momentum, nesterov, penalty, shrink):
     for slot in prange(slots):
-        _sgd(intp(slot), slots, value, grad, velocity, lr, momentum, nesterov, weight_decay)
+        _sgd(intp(slot), slots, value, grad, velocity, lr, momentum, nesterov, penalty, shrink)
 
 
 sgd = Kernel(_sgd, _sgd_parallel)
 
 
 @jit
-def _rmsprop(slot, slots, value, grad, square, lr, alpha, eps, weight_decay):
+def _rmsprop(slot, slots, value, grad, square, lr, alpha, eps, penalty, shrink):
     begin, end = slot * value.size // slots, (slot + 1) * value.size // slots
     w, g, s = value[begin:end], grad[begin:end], square[begin:end]
     real = value.dtype.type
-    rate, keep, take, least, decay = real(lr), real(alpha), real(1 - alpha), real(eps), real(weight_decay)
+    rate, keep, take, least = real(lr), real(alpha), real(1 - alpha), real(eps)
+    decay, scale = real(penalty), real(shrink)
     for i in range(w.size):
         direction = g[i] + decay * w[i]
         s[i] = keep * s[i] + take * direction * direction
-        w[i] -= rate * (direction / (math.sqrt(s[i]) + least))
+        w[i] = scale * w[i] - rate * (direction / (math.sqrt(s[i]) + least))
 
 
 @jit(parallel=True)
-def _rmsprop_parallel(slots, value, grad, square, lr, alpha, eps, weight_decay):
+def _rmsprop_parallel(slots, value, grad, square, lr, alpha, eps, penalty, shrink):
     for slot in prange(slots):
-        _rmsprop(intp(slot), slots, value, grad, square, lr, alpha, eps, weight_decay)
+        _rmsprop(intp(slot), slots, value, grad, square, lr, alpha, eps, penalty, shrink)
 
 
 rmsprop = Kernel(_rmsprop, _rmsprop_parallel)
 
 
 @jit
-def _adam(slot, slots, value, grad, mean, square, lr, first, second, eps, penalty, shrink, root_correction):
-    """`lr` and `root_correction` hold the corrections of both moments; `penalty` is added to the gradient times the
-    value, `shrink` scales the value first.
-    """
+def _adam(slot, slots, value, grad, mean, square, lr, first, second, eps, root_correction, penalty, shrink):
+    """`lr` and `root_correction` hold the corrections of both moments."""
     begin, end = slot * value.size // slots, (slot + 1) * value.size // slots
     w, g, m, s = value[begin:end], grad[begin:end], mean[begin:end], square[begin:end]
     real = value.dtype.type
@@ -78,9 +77,9 @@ def _adam(slot, slots, value, grad, mean, square, lr, first, second, eps, penalt
 
 
 @jit(parallel=True)
-def _adam_parallel(slots, value, grad, mean, square, lr, first, second, eps, penalty, shrink, root_correction):
+def _adam_parallel(slots, value, grad, mean, square, lr, first, second, eps, root_correction, penalty, shrink):
     for slot in prange(slots):
-        _adam(intp(slot), slots, value, grad, mean, square, lr, first, second, eps, penalty, shrink, root_correction)
+        _adam(intp(slot), slots, value, grad, mean, square, lr, first, second, eps, root_correction, penalty, shrink)
 
 
 adam = Kernel(_adam, _adam_parallel)

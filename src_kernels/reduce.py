@@ -1,4 +1,4 @@
-"""Sums over all pixels: the gradient of the bias."""
+"""Sums over all pixels (the gradient of the bias) and of squares (the norm of a gradient)."""
 
 from __future__ import annotations
 
@@ -61,3 +61,23 @@ def _sum_pixels_parallel(slots, x, partial):
 
 
 sum_pixels = Kernel(_sum_pixels, _sum_pixels_parallel)
+
+
+@jit
+def _sum_squares(slot, slots, x, partial):
+    """x, flat -> partial (bands,) float64, one number per BLOCK * 16 values: any thread count agrees."""
+    for band in range(slot * partial.size // slots, (slot + 1) * partial.size // slots):
+        block = x[band * BLOCK * 16 : (band + 1) * BLOCK * 16]
+        total = 0.0
+        for i in range(block.size):
+            total += np.float64(block[i]) * np.float64(block[i])
+        partial[band] = total
+
+
+@jit(parallel=True)
+def _sum_squares_parallel(slots, x, partial):
+    for slot in prange(slots):
+        _sum_squares(intp(slot), slots, x, partial)
+
+
+sum_squares = Kernel(_sum_squares, _sum_squares_parallel)

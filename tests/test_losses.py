@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -36,6 +37,26 @@ def test_classifiers(N, classes, dtype, seed):
     scores, y = operands(seed, N, classes, dtype)
     for name in CLASSIFIERS:
         assert_loss(getattr(losses, name)(scores, y), getattr(oracle, name)(scores, y), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N", [7, 2000])  # the compiled pass, and NumPy's for many scores
+@pytest.mark.parametrize("smoothing", [0.2, 1.0])
+def test_label_smoothing(smoothing, N, dtype):
+    scores, y = operands(2, N, 5, dtype)
+    known = oracle.softmax_cross_entropy(scores, y, smoothing)
+    assert_loss(losses.softmax_cross_entropy(scores, y, label_smoothing=smoothing), known, dtype)
+
+
+def test_label_smoothing_gradient_extremes_and_errors():
+    scores, y = operands(3, 5, 4)
+    smoothed = partial(losses.softmax_cross_entropy, label_smoothing=0.3)
+    assert rel_error(smoothed(scores, y)[1], numerical_gradient(lambda s: smoothed(s, y)[0], scores)) < 1e-6
+    loss, dscores = smoothed([[0.0, -np.inf]], [0])  # smoothing wants some of a class that is impossible
+    assert loss == math.inf and np.isfinite(dscores).all()
+    for bad in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=f"label_smoothing must be from 0 to 1, got {bad}"):
+            losses.softmax_cross_entropy(scores, y, label_smoothing=bad)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -7,6 +7,7 @@ import pytest
 
 from fastconv import losses
 from fastconv.nn import (
+    GELU,
     AvgPool2d,
     BatchNorm,
     Buffer,
@@ -14,11 +15,18 @@ from fastconv.nn import (
     CrossEntropy,
     Dropout,
     Flatten,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    Identity,
     Layer,
+    LeakyReLU,
     Linear,
     MaxPool2d,
+    Multiply,
+    Normalize,
     Parameter,
     ReLU,
+    Residual,
     Sequential,
     Sigmoid,
     Softmax,
@@ -74,6 +82,32 @@ def small_nets():
         "nested-hidden-relu",
         (3, 8),
         Sequential(Sequential(dense(8, 6, activation="relu")), dense(6, 5), Tanh(), dense(5, 4)),
+    )
+    yield (
+        "residual-projected",
+        (2, 3, 5, 5),
+        Sequential(
+            Normalize([0.1, 0.2, 0.3], [0.5, 1.0, 2.0]),
+            Residual(
+                Sequential(Conv2d(3, 4, 3, padding=1, **options(5)), GELU()),
+                Conv2d(3, 4, 1, bias=False, **options(6)),
+            ),
+            LeakyReLU(0.2),
+            GlobalAvgPool2d(),
+            dense(4, 4),
+        ),
+    )
+    yield (
+        "residual-identity-channels-last",
+        (2, 5, 5, 3),
+        Sequential(
+            Normalize([0.1, 0.2, 0.3], [0.5, 1.0, 2.0], layout="NHWC"),
+            Residual(Sequential(Conv2d(3, 3, 3, padding=1, **options(7, "NHWC")), GELU(approximate="tanh"))),
+            Residual(Identity(), LeakyReLU()),
+            GlobalMaxPool2d(layout="NHWC"),
+            dense(3, 4),
+            Multiply(0.3),
+        ),
     )
 
 
@@ -191,6 +225,53 @@ def test_predict_in_batches_equals_one_pass_and_converts_dtype():
         model.predict(x, batch_size=0)
 
 
+def test_residual_adds_its_branches_and_refuses_what_does_not_fit():
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
+    layer = Linear(4, 4, rng=0)
+    np.testing.assert_array_equal(Residual(layer)(x), layer(x) + x)
+    assert [entry.name for entry in Sequential(Residual(layer)).state()] == ["0.0.weight", "0.0.bias"]
+    with pytest.raises(ValueError, match=r"must give one shape, got \(2, 3\) and \(2, 4\)"):
+        Residual(Linear(4, 3, rng=0))(x)
+    with pytest.raises(ValueError, match="must be two layer objects"):
+        Residual(layer, layer)
+    with pytest.raises(TypeError, match="body must be a layer, got function"):
+        Residual(lambda x: x)
+
+
+def test_resnet9_has_nine_weights_and_two_blocks():
+    model = models.resnet9(widths=(4, 8, 16, 32))
+    weights = [p.value.shape[:2] for p in model.parameters() if p.value.ndim > 1]
+    assert weights == [(4, 3), (8, 4), (8, 8), (8, 8), (16, 8), (32, 16), (32, 32), (32, 32), (32, 10)]
+    assert sum(isinstance(layer, Residual) for layer in model.all_layers()) == 2
+    assert "GELU" in repr(models.resnet9(widths=(4, 4, 4, 4), activation="gelu"))
+
+
+def test_airbench_starts_as_the_identity_on_whitened_patches():
+    images = np.random.default_rng(0).random((40, 3, 12, 12)).astype(np.float32)
+    images = (images + np.roll(images, 1, axis=3)).cumsum(axis=1)  # neighbours and channels are correlated
+    model = models.airbench(widths=(32, 16))
+    np.testing.assert_array_equal(model.layers[2].weight.value[:24, :, 1, 1], np.eye(24, dtype=np.float32))
+    models.whiten(model, images, eps=0.0)
+    out = model.layers[0](images)
+    np.testing.assert_allclose(out[:, :12], -out[:, 12:], rtol=1e-4, atol=1e-4)
+    covariance = np.cov(out[:, :12].transpose(1, 0, 2, 3).reshape(12, -1).astype(np.float64))
+    np.testing.assert_allclose(covariance, np.eye(12), atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_predict_with_mirror_images(layout):
+    rng = np.random.default_rng(0)
+    x = rng.random((5, 2, 6, 6)).astype(np.float32)
+    x = x if layout == "NCHW" else x.transpose(0, 2, 3, 1)
+    model = Sequential(Sequential(ReLU()), Conv2d(2, 3, 3, layout=layout, rng=0), Linear(48, 4, rng=0))
+    flipped = np.flip(x, 3 if layout == "NCHW" else 2)
+    expected = (model.predict(x) + model.predict(flipped)) / 2
+    np.testing.assert_allclose(model.predict(x, mirror=True, batch_size=2), expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(expected - model.predict(x)).max() > 1e-3
+    with pytest.raises(ValueError, match="x must have 4 dimensions"):
+        model.predict(x[0], mirror=True)
+
+
 def test_state_includes_running_statistics_and_restores_them():
     model = Sequential(Linear(3, 4, rng=0), BatchNorm(4))
     model.forward(np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32), training=True)
@@ -238,6 +319,11 @@ def test_sequential_refuses_strangers_and_repeats():
         AvgPool2d((2, 3)),
         Dropout(0.25),
         Sequential(Flatten(), Sequential(ReLU(), Sigmoid()), Tanh(), input_shape=(3, 4, 4)),
+        Residual(Sequential(Conv2d(2, 3, 1), GELU(approximate="tanh")), Conv2d(2, 3, 1)),
+        Residual(Sequential(LeakyReLU(0.3), Identity(), Multiply(0.5))),
+        Normalize([0.5, 0.25], [1.5, 2.0], layout="NHWC"),
+        GlobalAvgPool2d(),
+        GlobalMaxPool2d(layout="NHWC"),
     ],
     ids=repr,
 )
@@ -290,6 +376,14 @@ def test_a_layer_of_ones_own_takes_part():
         (lambda: Linear(2, 2, init="zeros"), "init must be one of 'he', 'xavier', got 'zeros'"),
         (lambda: Dropout(1.0), "p must be at least 0 and below 1, got 1.0"),
         (lambda: MaxPool2d(2, stride=0), "stride must be at least 1, got 0"),
+        (lambda: GELU(approximate="fast"), "approximate must be one of 'none', 'tanh', got 'fast'"),
+        (lambda: GlobalAvgPool2d(layout="CHWN"), "layout must be one of 'NCHW', 'NHWC', got 'CHWN'"),
+        (lambda: Normalize([0.5], [0.0]), r"std above 0, got \[0.5\], \[0.0\]"),
+        (lambda: Normalize([0.5, 0.5], [1.0]), "must have one number per channel"),
+        (lambda: Normalize([0.5], [1.0])(np.ones((1, 3, 4, 4))), r"images of 1 channels, got shape \(1, 3, 4, 4\)"),
+        (lambda: models.resnet9(widths=(4, 4)), r"widths must have 4 entries, got \(4, 4\)"),
+        (lambda: models.airbench(size=8), "size must be at least 9, got 8"),
+        (lambda: models.whiten(models.lenet5(), np.ones((1, 1, 28, 28))), "whiten: model must start with"),
     ],
 )
 def test_constructors_name_the_broken_rule(make, message):

@@ -3,24 +3,29 @@
 import numpy as np
 import pytest
 
-from fastconv.nn import SGD, Adam, AdamW, Parameter, RMSProp, schedules
+from fastconv import runtime
+from fastconv.nn import SGD, Adam, AdamW, Parameter, RMSProp, clipping, schedules
 
 STEPS = 5
 
 
-def sgd(w, gradients, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
+def decayed(w, g, lr, weight_decay, decoupled):
+    return (w - lr * weight_decay * w, g) if decoupled else (w, g + weight_decay * w)
+
+
+def sgd(w, gradients, lr, momentum=0.0, nesterov=False, weight_decay=0.0, decoupled=False):
     v = 0
     for g in gradients:
-        g = g + weight_decay * w
+        w, g = decayed(w, g, lr, weight_decay, decoupled)
         v = momentum * v + g
         w = w - lr * (g + momentum * v if nesterov else v)
     return w
 
 
-def rmsprop(w, gradients, lr, alpha=0.99, eps=1e-8, weight_decay=0.0):
+def rmsprop(w, gradients, lr, alpha=0.99, eps=1e-8, weight_decay=0.0, decoupled=False):
     s = 0
     for g in gradients:
-        g = g + weight_decay * w
+        w, g = decayed(w, g, lr, weight_decay, decoupled)
         s = alpha * s + (1 - alpha) * g**2
         w = w - lr * g / (np.sqrt(s) + eps)
     return w
@@ -29,10 +34,7 @@ def rmsprop(w, gradients, lr, alpha=0.99, eps=1e-8, weight_decay=0.0):
 def adam(w, gradients, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False):
     m = s = 0
     for t, g in enumerate(gradients, 1):
-        if decoupled:
-            w = w - lr * weight_decay * w
-        else:
-            g = g + weight_decay * w
+        w, g = decayed(w, g, lr, weight_decay, decoupled)
         m = betas[0] * m + (1 - betas[0]) * g
         s = betas[1] * s + (1 - betas[1]) * g**2
         w = w - lr * (m / (1 - betas[0] ** t)) / (np.sqrt(s / (1 - betas[1] ** t)) + eps)
@@ -49,6 +51,10 @@ CASES = [
     (RMSProp, rmsprop, {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.1}),
     (Adam, adam, {"lr": 0.01}),
     (Adam, adam, {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+    (SGD, sgd, {"lr": 0.1, "weight_decay": 0.2, "decoupled": True}),
+    (SGD, sgd, {"lr": 0.1, "momentum": 0.8, "nesterov": True, "weight_decay": 0.1, "decoupled": True}),
+    (RMSProp, rmsprop, {"lr": 0.01, "weight_decay": 0.1, "decoupled": True}),
+    (Adam, adam, {"lr": 0.01, "weight_decay": 0.1, "decoupled": True}),
     (AdamW, lambda *a, **k: adam(*a, **k, decoupled=True), {"lr": 0.01, "weight_decay": 0.1}),
 ]
 
@@ -79,6 +85,19 @@ def test_steps_follow_the_formula(kind, formula, options, dtype, tolerance):
         expected = formula(before[i], [step[i].astype("float64") for step in gradients], **options)
         assert parameter.value is arrays[i] and parameter.value.dtype == dtype
         np.testing.assert_allclose(parameter.value, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_biases_are_spared_on_request(decoupled):
+    params, gradients = parameters("float64")
+    before = [p.value.copy() for p in params]
+    options = {"lr": 0.1, "momentum": 0.9}
+    run(SGD(params, **options, weight_decay=0.5, decoupled=decoupled, decay_biases=False), gradients)
+    for i, parameter in enumerate(params):
+        decay = {"weight_decay": 0.5, "decoupled": decoupled} if parameter.value.ndim > 1 else {}
+        np.testing.assert_allclose(
+            parameter.value, sgd(before[i], [step[i] for step in gradients], **options, **decay), rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize("kind, formula, options", CASES)
@@ -139,6 +158,46 @@ def test_hyperparameters_are_checked(make, message):
         make(parameters("float32")[0])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_clipping_by_the_common_norm(dtype):
+    params, (gradients, *_) = parameters(dtype)
+    gradients[0] = np.asfortranarray(gradients[0])
+    everything = np.concatenate([g.ravel() for g in gradients]).astype("float64")
+    norm = np.sqrt(np.sum(everything**2))
+
+    def clipped(limit):
+        for parameter, gradient in zip(params, gradients, strict=True):
+            parameter.grad = gradient.copy()
+        assert clipping.clip_norm(params, limit) == pytest.approx(norm, rel=1e-12)
+        assert all(parameter.grad.dtype == dtype for parameter in params)
+        return np.concatenate([parameter.grad.ravel() for parameter in params])
+
+    np.testing.assert_array_equal(clipped(norm * 1.01), everything.astype(dtype))
+    np.testing.assert_allclose(clipped(0.5), everything * (0.5 / norm), rtol=1e-6)
+    params[1].grad = None  # a layer that was not run takes no part
+    params[0].grad, params[2].grad = np.full((3, 4), 2.0, dtype), np.zeros((2, 3, 2, 2), dtype)
+    assert clipping.clip_norm(params, 1.0) == pytest.approx(np.sqrt(48))
+
+
+def test_norms_do_not_depend_on_the_number_of_threads():
+    w = Parameter(np.zeros(1), "w", grad=np.random.default_rng(0).normal(size=300_000).astype("f4"))
+    norm = clipping.gradient_norm([w])
+    with runtime.num_threads(1):
+        assert clipping.gradient_norm([w]) == norm
+    assert norm == pytest.approx(np.linalg.norm(w.grad.astype("f8")), rel=1e-12)
+
+
+def test_clipping_by_value_and_what_it_refuses():
+    w = Parameter(np.zeros(4, "f4"), "w", grad=np.array([-3, 0.5, np.nan, 7], "f4"))
+    clipping.clip_value([w], 1.5)
+    np.testing.assert_array_equal(w.grad, np.array([-1.5, 0.5, np.nan, 1.5], "f4"))
+    with pytest.raises(FloatingPointError, match="norm of the gradients must be finite, got nan"):
+        clipping.clip_norm([w], 1.0)
+    for clip in (clipping.clip_norm, clipping.clip_value):
+        with pytest.raises(ValueError, match="limit must be above 0, got 0"):
+            clip([w], 0)
+
+
 def test_cosine_with_warmup():
     factor = schedules.cosine(10, warmup=2, final=0.1)
     assert [factor(epoch) for epoch in (0, 1, 2)] == [0, 0.5, 1]
@@ -154,3 +213,24 @@ def test_step_decay_and_constant():
     assert schedules.constant()(5) == 1
     with pytest.raises(ValueError, match="every must be above 0, got 0"):
         schedules.step_decay(0)
+
+
+def test_exponential_and_milestones():
+    assert schedules.exponential(0.9)(3.5) == pytest.approx(0.9**3.5)
+    assert [schedules.milestones((1, 4), 0.1)(epoch) for epoch in (0.99, 1, 4)] == pytest.approx([1, 0.1, 0.01])
+    for factor in (0, 1.5):
+        with pytest.raises(ValueError, match=f"factor must be above 0 and at most 1, got {factor}"):
+            schedules.exponential(factor)
+    with pytest.raises(ValueError, match=r"epochs must ascend, got \[4, 1\]"):
+        schedules.milestones([4, 1])
+
+
+def test_one_cycle_is_three_straight_points():
+    factor = schedules.one_cycle(20, warmup=0.25, start=0.2, final=0.1)
+    times, factors = [0, 5, 20], [0.2, 1.0, 0.1]
+    for epoch in np.linspace(0, 20, 41):
+        assert factor(epoch) == pytest.approx(np.interp(epoch, times, factors))
+    assert factor(25) == pytest.approx(0.1)
+    for epochs, warmup in ((10, 0), (10, 1), (0, 0.3)):
+        with pytest.raises(ValueError, match=f"got {epochs} and {warmup}"):
+            schedules.one_cycle(epochs, warmup=warmup)

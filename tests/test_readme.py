@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastconv import cli
+from fastconv import cli, cli_train
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -45,3 +45,20 @@ def test_commands_are_known(line, capsys):
 def test_linked_files_exist():
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
         assert (Path(__file__).parents[1] / target).is_file(), target
+
+
+def test_the_training_guide_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sklearn", reason="digits need scikit-learn")
+    guide = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL), 1):
+        exec(compile(code, f"training.md, example {number}", "exec"), names)
+    for line in re.findall(r"^fastconv (.*?)(?:  #.*)?$", guide, re.MULTILINE):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*line.split(), "--help"])
+        assert stop.value.code == 0
+    (text,) = re.findall(r"^```toml\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "run.toml").write_text(text)
+    pytest.importorskip("tomllib", reason="TOML needs Python 3.11")
+    assert {"--epochs=20", "--flip"} < set(cli_train.from_files(["--config", "run.toml"]))

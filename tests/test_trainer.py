@@ -1,6 +1,7 @@
 """The training loop: learning, reproducibility, what it records and what it refuses."""
 
 import json
+import re
 import sys
 from itertools import chain
 
@@ -20,6 +21,7 @@ from fastconv.nn import (
     Sequential,
     Trainer,
     augment,
+    progress,
     schedules,
 )
 
@@ -109,6 +111,7 @@ def test_history_records_each_epoch(tmp_path):
     history.save(tmp_path / "h.json")
     assert History.load(tmp_path / "h.json") == history
     history.save(tmp_path / "h.csv")
+    assert History.load(tmp_path / "h.csv") == history
     rows = (tmp_path / "h.csv").read_text().splitlines()
     assert rows[0].startswith("epoch,loss,accuracy,val_loss") and len(rows) == 4
     assert float(rows[3].split(",")[1]) == history.loss[2]
@@ -121,11 +124,35 @@ def test_history_records_each_epoch(tmp_path):
     with pytest.raises(ValueError, match="is no JSON file"):
         History.load(tmp_path / "bad.json")
 
+    with pytest.raises(ValueError, match=r"path must end in .json or .csv, got '.*h.txt'"):
+        History.load(tmp_path / "h.txt")
+    for text, message in (
+        ("epoch,loss\n1,x\n", "no table of numbers"),
+        ("epoch,height\n1,2\n", "must hold the lists"),
+        ("", "no table of numbers"),
+    ):
+        (tmp_path / "bad.csv").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            History.load(tmp_path / "bad.csv")
+
 
 def test_csv_without_validation_has_no_empty_columns(tmp_path):
     _, history = trained(0)
     history.save(tmp_path / "h.csv")
     assert "val" not in (tmp_path / "h.csv").read_text()
+    assert History.load(tmp_path / "h.csv") == history
+
+
+def test_the_best_epoch_of_a_history():
+    history = History(loss=[3, 1, 2], accuracy=[0.2, 0.5, 0.6], val_loss=[2, 3, 1], val_accuracy=[0.7, 0.9, 0.9])
+    assert [history.best_epoch(name) for name in (None, "loss", "accuracy", "val_loss")] == [1, 1, 2, 2]
+    regression = History(loss=[2, 1], accuracy=[np.nan] * 2, val_loss=[4, 5], val_accuracy=[np.nan] * 2)
+    assert regression.monitor() == "val_loss" and regression.best_epoch() == 0
+    assert History(loss=[np.nan, 2.0], accuracy=[np.nan] * 2).best_epoch() == 1
+    with pytest.raises(ValueError, match=r"monitor must be one of .*, got 'seconds'"):
+        history.best_epoch("seconds")
+    with pytest.raises(ValueError, match="loss must have at least one epoch"):
+        History().best_epoch()
 
 
 def test_schedule_scales_the_rate_and_returns_it():
@@ -135,6 +162,19 @@ def test_schedule_scales_the_rate_and_returns_it():
     trainer = Trainer(model, optimizer, schedule=schedules.step_decay(1, 0.5), progress=False)
     assert trainer.fit(x, y, epochs=3).learning_rate == pytest.approx([0.1, 0.05, 0.025])
     assert optimizer.lr == 0.1
+
+
+def test_gradients_are_clipped_before_the_step():
+    x, y = toy_data()
+    for bound in ({"clip_norm": 1e-3}, {"clip_value": 1e-5}):
+        model = toy_model()
+        before = model.state_dict()
+        Trainer(model, SGD(model.parameters(), lr=1.0), progress=False, **bound).fit(x, y, epochs=1, batch_size=60)
+        moved = [p.value.astype("f8") - before[p.name] for p in model.parameters()]
+        if "clip_norm" in bound:
+            assert np.sqrt(sum(np.sum(m**2) for m in moved)) == pytest.approx(1e-3, rel=1e-3)
+        else:
+            assert max(np.abs(m).max() for m in moved) == pytest.approx(1e-5, rel=0.02)
 
 
 def test_evaluate_weighs_uneven_batches():
@@ -172,6 +212,17 @@ def test_one_line_per_epoch_without_a_terminal(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_lines_within_a_long_epoch(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    x, y = toy_data()
+    model = toy_model()
+    Trainer(model, SGD(model.parameters())).fit(x, y, epochs=2, batch_size=25)
+    lines = capsys.readouterr().out.splitlines()
+    pattern = r"epoch 1/2  25 of 60 images  [\d,]+ images/s  ETA \d:\d\d  loss \d+\.\d{4}"
+    assert len(lines) == 6 and re.fullmatch(pattern, lines[0])
+    assert "ETA" in lines[2] and "ETA" not in lines[5]  # nothing is left after the last epoch
+
+
 def test_progress_bar_on_a_terminal(monkeypatch, capsys):
     pytest.importorskip("tqdm", reason="the progress bar needs tqdm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -202,6 +253,8 @@ def test_a_lost_run_stops_before_the_update():
         (lambda t, x, y: t.fit(x, y, epochs=1, validation=(x, y[1:])), "validation: x and y must have one entry"),
         (lambda t, x, y: t.evaluate(x[:0], y[:0]), "x and y must have one entry per example"),
         (lambda t, x, y: Trainer(t.model, t.optimizer, loss="hinge"), "loss must be one of 'softmax_cross_entropy'"),
+        (lambda t, x, y: Trainer(t.model, t.optimizer, clip_norm=0), "clip_norm must be above 0, got 0"),
+        (lambda t, x, y: Trainer(t.model, t.optimizer, clip_value=-1.0), "clip_value must be above 0, got -1.0"),
         (lambda t, x, y: Trainer(toy_model(), t.optimizer), "optimizer must be made from model.parameters"),
     ],
 )
@@ -210,13 +263,3 @@ def test_refuses(call, message):
     model = toy_model()
     with pytest.raises(ValueError, match=message):
         call(Trainer(model, SGD(model.parameters()), progress=False), x, y)
-
-
-def test_random_shift_moves_whole_images():
-    x = np.zeros((200, 2, 5, 5), np.float32)
-    x[:, :, 2, 2] = 1
-    moved = augment.random_shift(2)(x, np.random.default_rng(0))
-    assert moved.dtype == np.float32 and (moved.sum(axis=(2, 3)) == 1).all()
-    np.testing.assert_array_equal(moved[:, 0], moved[:, 1])
-    assert len({tuple(np.argwhere(image[0])[0]) for image in moved}) == 25
-    np.testing.assert_array_equal(augment.random_shift(0)(x, np.random.default_rng(0)), x)

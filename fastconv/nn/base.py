@@ -82,6 +82,12 @@ class Layer:
         """The layers directly inside this one, in order."""
         return ()
 
+    def all_layers(self) -> Iterator[Layer]:
+        """This layer and all inside it, in order."""
+        yield self
+        for child in self.children():
+            yield from child.all_layers()
+
     def state(self) -> Iterator[Buffer]:
         """Everything that is saved: parameters and buffers, those of the layers inside as well."""
         for value in vars(self).values():

@@ -7,6 +7,8 @@ import json
 import os
 import uuid
 import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from fastconv.nn.base import build_layer, check_state
+from fastconv.nn.history import History
 from fastconv.nn.optim import Optimizer
+from fastconv.nn.run import Run
 from fastconv.nn.sequential import Sequential
 
 FORMAT = "fastconv checkpoint"
@@ -42,18 +46,48 @@ def save(path: str | PathLike[str], model: Sequential, optimizer: Optimizer | No
     >>> load(path), read_meta(path)
     (Sequential(Linear(2, 3)), {'epoch': 7})
     """
+    _write(path, *_contents(model, optimizer, meta))
+
+
+def save_run(path: str | PathLike[str], run: Run, meta: Mapping[str, Any]) -> None:
+    """Write what `save` writes of a training run, and all that `resume` needs to continue it bit for bit."""
+    header, arrays = _contents(run.model, run.optimizer, meta)
+    header["run"] = {
+        "history": asdict(run.history),
+        "step": run.step,
+        "rng": run.rng.bit_generator.state,
+        "callbacks": [type(callback).__name__ for callback in run.callbacks],
+    }
+    _write(path, header, arrays | {f"callbacks/{name}": value for name, value in _callback_state(run).items()})
+
+
+def _callback_state(run: Run) -> dict[str, np.ndarray]:
+    return {
+        f"{index}/{name}": value
+        for index, callback in enumerate(run.callbacks)
+        for name, value in callback.state_dict().items()
+    }
+
+
+def _contents(
+    model: Sequential, optimizer: Optimizer | None, meta: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of a file."""
     header = {
         "format": FORMAT,
         "version": VERSION,
         "model": model.config(),
         "optimizer": None if optimizer is None else optimizer.config(),
-        "meta": meta,
+        "meta": dict(meta),
     }
-    arrays = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}
-    arrays |= {f"model/{name}": value for name, value in model.state_dict().items()}
+    arrays = {f"model/{name}": value for name, value in model.state_dict().items()}
     if optimizer is not None:
         arrays |= {f"optimizer/{name}": value for name, value in optimizer.state_dict().items()}
+    return header, arrays
 
+
+def _write(path: str | PathLike[str], header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    arrays = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays}
     path = Path(path)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -102,6 +136,32 @@ def load(path: str | PathLike[str], model: Sequential | None = None, optimizer: 
     if optimizer is not None:
         optimizer.load_state_dict(optimizer_arrays)
     return model
+
+
+def resume(path: str | PathLike[str], run: Run) -> None:
+    """Bring a run to where `save_run` left another: weights, optimizer, callbacks, random numbers, history.
+
+    Hyperparameters, data and schedule stay the run's own. Nothing is changed unless everything fits.
+
+    Raises
+    ------
+    ValueError : as `load`; the file was not written during training, or with other callbacks.
+    """
+    header, arrays = _read(path)
+    stored = header.get("run")
+    if not isinstance(stored, dict):
+        raise ValueError(f"resume: {path} holds a model, but no training run; Trainer.fit(checkpoints=...) writes one")
+    names = [type(callback).__name__ for callback in run.callbacks]
+    if names != stored["callbacks"]:
+        raise ValueError(f"resume: {path} was written with the callbacks {stored['callbacks']}, this run has {names}")
+    callback_arrays = _below("callbacks/", arrays)
+    check_state(f"resume: {path}: callbacks", _callback_state(run), callback_arrays)
+    load(path, run.model, run.optimizer)
+    for index, callback in enumerate(run.callbacks):
+        callback.load_state_dict(_below(f"{index}/", callback_arrays))
+    run.rng.bit_generator.state = stored["rng"]
+    run.history = History(**stored["history"])
+    run.step = stored["step"]
 
 
 def read_meta(path: str | PathLike[str]) -> dict[str, Any]:

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
+
+from fastconv import arguments
+
+QUANTITIES = ("val_accuracy", "val_loss", "accuracy", "loss")  # the first that was recorded tells the best epoch
+
+
+def direction(monitor: str) -> int:
+    """1 for a quantity that should rise, an accuracy, and -1 for a loss.
+
+    Raises
+    ------
+    ValueError : neither of them.
+    """
+    arguments.choice("History", "monitor", monitor, QUANTITIES)
+    return 1 if monitor.endswith("accuracy") else -1
 
 
 @dataclass
@@ -59,20 +75,53 @@ class History:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> History:
-        """Read what `save` wrote as `.json`.
+        """Read what `save` wrote, bit for bit.
 
         Raises
         ------
-        ValueError : the file holds something else.
+        ValueError : the file holds something else, or its suffix is neither .json nor .csv.
         """
-        try:
-            values = json.loads(Path(path).read_text())
-        except ValueError as error:
-            raise ValueError(f"History.load: {path} is no JSON file: {error}") from None
-        names = {f.name for f in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
+        path = Path(path)
+        names = [f.name for f in fields(cls)]
+        if path.suffix == ".json":
+            try:
+                values = json.loads(path.read_text())
+            except ValueError as error:
+                raise ValueError(f"History.load: {path} is no JSON file: {error}") from None
+        elif path.suffix == ".csv":
+            try:
+                with open(path, newline="") as file:
+                    header, *rows = csv.reader(file)
+                columns = {name: [float(row[i]) for row in rows] for i, name in enumerate(header)}
+            except (ValueError, IndexError) as error:
+                raise ValueError(f"History.load: {path} is no table of numbers: {error}") from None
+            columns.pop("epoch", None)
+            values = {name: [] for name in names} | columns
+        else:
+            raise ValueError(f"History.load: path must end in .json or .csv, got {str(path)!r}")
+        if not isinstance(values, dict) or set(values) != set(names):
             raise ValueError(f"History.load: {path} must hold the lists {', '.join(sorted(names))}")
         return cls(**values)
+
+    def monitor(self) -> str:
+        """What tells the best epoch: validation before training, accuracy before loss, whichever was recorded."""
+        return next((name for name in QUANTITIES if any(map(math.isfinite, getattr(self, name)))), "loss")
+
+    def best_epoch(self, monitor: str | None = None) -> int:
+        """The index of the first of the best epochs by `monitor`, a list's name such as "val_loss".
+
+        Raises
+        ------
+        ValueError : nothing of that name was recorded, or it is no loss or accuracy.
+
+        >>> History(loss=[0.9, 0.4, 0.5]).best_epoch()
+        1
+        """
+        name = monitor or self.monitor()
+        sign, values = direction(name), getattr(self, name)
+        if not values:
+            raise ValueError(f"History.best_epoch: {name} must have at least one epoch, got none")
+        return max(range(len(values)), key=lambda i: -math.inf if math.isnan(values[i]) else sign * values[i])
 
     def last_line(self) -> str:
         """The newest epoch in one line."""

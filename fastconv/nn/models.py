@@ -9,6 +9,7 @@ import numpy as np
 
 from fastconv import arguments
 from fastconv.nn.base import Layer
+from fastconv.nn.fast_models import airbench, resnet9, whiten
 from fastconv.nn.initial import Seed
 from fastconv.nn.layers import BatchNorm, Conv2d, Linear
 from fastconv.nn.sequential import Sequential
@@ -165,7 +166,11 @@ MODELS: dict[str, Callable[..., Sequential]] = {
     "lenet5": lenet5,
     "three_layer_convnet": three_layer_convnet,
     "vgg_like": vgg_like,
+    "resnet9": resnet9,
+    "airbench": airbench,
 }
+
+__all__ = ["MODELS", "airbench", "build", "lenet5", "resnet9", "three_layer_convnet", "vgg_like", "whiten"]
 
 
 def build(name: str, **options: Any) -> Sequential:

@@ -22,6 +22,12 @@ class Optimizer:
 
     A subclass names its state arrays (one per parameter each) in `slots` and implements `_kernel`.
 
+    Parameters
+    ----------
+    weight_decay : pulls parameters towards zero: coupled, as an L2 penalty, grad + weight_decay * w in place of grad.
+    decoupled : scale the parameters by 1 - lr * weight_decay before each step instead (Loshchilov & Hutter 2019).
+    decay_biases : whether biases, and scales and shifts of normalisation - parameters with one axis - decay too.
+
     Raises
     ------
     ValueError, TypeError : no parameters, two of the same name, a hyperparameter out of range.
@@ -29,7 +35,15 @@ class Optimizer:
 
     slots: tuple[str, ...] = ()
 
-    def __init__(self, parameters: Iterable[Parameter], *, lr: float, weight_decay: float = 0.0):
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        decay_biases: bool = True,
+    ):
         name = type(self).__name__
         self.parameters = list(parameters)
         names = [parameter.name for parameter in self.parameters]
@@ -37,6 +51,8 @@ class Optimizer:
             raise ValueError(f"{name}: parameters must be given, each with its own name, got {names}")
         self.lr = _at_least(name, "lr", lr, 0.0)
         self.weight_decay = _at_least(name, "weight_decay", weight_decay, 0.0)
+        self.decoupled = bool(decoupled)
+        self.decay_biases = bool(decay_biases)
         self.steps = 0
         self._state = [
             tuple(np.zeros(parameter.value.shape, parameter.value.dtype.newbyteorder("=")) for _ in self.slots)
@@ -55,6 +71,7 @@ class Optimizer:
                 raise RuntimeError(f"{type(self).__name__}.step: {parameter.name} has no gradient, call backward first")
         self.steps += 1
         kernel, numbers = self._kernel()
+        decay = (0.0, 1 - self.lr * self.weight_decay) if self.decoupled else (self.weight_decay, 1.0)
         for parameter, state in zip(self.parameters, self._state, strict=True):
             value, grad = parameter.value, parameter.grad
             assert grad is not None
@@ -63,12 +80,14 @@ class Optimizer:
             in_place = value.flags.carray and value.dtype.isnative
             flat = (value if in_place else np.array(value, value.dtype.newbyteorder("="), order="C")).reshape(-1)
             grad = arguments.dense(grad, flat.dtype).reshape(-1)
-            runtime.launch(kernel, 8 * flat.size, flat, grad, *[array.reshape(-1) for array in state], *numbers)
+            penalty, shrink = decay if self.decay_biases or value.ndim > 1 else (0.0, 1.0)
+            flat_state = [array.reshape(-1) for array in state]
+            runtime.launch(kernel, 8 * flat.size, flat, grad, *flat_state, *numbers, penalty, shrink)
             if not in_place:
                 value[...] = flat.reshape(value.shape)
 
     def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
-        """The kernel of this step, and its arguments after value, gradient and state."""
+        """The kernel of this step, and its arguments between the state and the decay."""
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
@@ -120,8 +139,7 @@ def _fraction(function: str, name: str, value: float) -> float:
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum and Nesterov's variant as in PyTorch.
 
-    g = grad + weight_decay * w; v = momentum * v + g; w -= lr * v, or with `nesterov` w -= lr * (g + momentum * v)
-    (Sutskever et al. 2013).
+    v = momentum * v + g; w -= lr * v, or with `nesterov` w -= lr * (g + momentum * v) (Sutskever et al. 2013).
 
     >>> w = Parameter(np.array([1.0, 2.0]), "w", grad=np.array([2.0, -2.0]))
     >>> SGD([w], lr=0.25).step()
@@ -139,15 +157,17 @@ class SGD(Optimizer):
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        decoupled: bool = False,
+        decay_biases: bool = True,
     ):
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay, decoupled=decoupled, decay_biases=decay_biases)
         self.momentum = _fraction("SGD", "momentum", momentum)
         self.nesterov = bool(nesterov)
         if self.nesterov and not self.momentum:
             raise ValueError("SGD: nesterov needs a momentum above 0, got 0")
 
     def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
-        return optimizers.sgd, (self.lr, self.momentum, self.nesterov, self.weight_decay)
+        return optimizers.sgd, (self.lr, self.momentum, self.nesterov)
 
 
 class RMSProp(Optimizer):
@@ -163,18 +183,20 @@ class RMSProp(Optimizer):
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        decoupled: bool = False,
+        decay_biases: bool = True,
     ):
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay, decoupled=decoupled, decay_biases=decay_biases)
         self.alpha = _fraction("RMSProp", "alpha", alpha)
         self.eps = _at_least("RMSProp", "eps", eps, 0.0)
 
     def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
-        return optimizers.rmsprop, (self.lr, self.alpha, self.eps, self.weight_decay)
+        return optimizers.rmsprop, (self.lr, self.alpha, self.eps)
 
 
 class Adam(Optimizer):
     """m = b1 * m + (1 - b1) * g; s = b2 * s + (1 - b2) * g^2; w -= lr * m' / (sqrt(s') + eps), where m' and s' are
-    divided by 1 - b1^t and 1 - b2^t  (Kingma & Ba 2015, algorithm 1). `weight_decay` is an L2 penalty in g.
+    divided by 1 - b1^t and 1 - b2^t  (Kingma & Ba 2015, algorithm 1).
     """
 
     slots = ("mean", "square")
@@ -187,28 +209,25 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        decoupled: bool = False,
+        decay_biases: bool = True,
     ):
         name = type(self).__name__
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+        super().__init__(parameters, lr=lr, weight_decay=weight_decay, decoupled=decoupled, decay_biases=decay_biases)
         if len(betas) != 2:
             raise ValueError(f"{name}: betas must be a pair, got {betas}")
         self.betas = (_fraction(name, "betas", betas[0]), _fraction(name, "betas", betas[1]))
         self.eps = _at_least(name, "eps", eps, 0.0)
 
     def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
-        return self._moments(penalty=self.weight_decay, shrink=1.0)
-
-    def _moments(self, penalty: float, shrink: float) -> tuple[Kernel, tuple[float, ...]]:
         first, second = self.betas
         rate = self.lr / (1 - first**self.steps)
         root_correction = 1 / math.sqrt(1 - second**self.steps)
-        return optimizers.adam, (rate, first, second, self.eps, penalty, shrink, root_correction)
+        return optimizers.adam, (rate, first, second, self.eps, root_correction)
 
 
 class AdamW(Adam):
-    """Adam with the decay applied to the weights instead of the gradient: w *= 1 - lr * weight_decay first
-    (Loshchilov & Hutter 2019, algorithm 2, as in PyTorch).
-    """
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2, as in PyTorch)."""
 
     def __init__(
         self,
@@ -218,11 +237,17 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        decay_biases: bool = True,
     ):
-        super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-
-    def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
-        return self._moments(penalty=0.0, shrink=1 - self.lr * self.weight_decay)
+        super().__init__(
+            parameters,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled=True,
+            decay_biases=decay_biases,
+        )
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}

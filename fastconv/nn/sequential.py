@@ -51,6 +51,11 @@ class Sequential(Layer):
         """The parameters' dtype (float32 without parameters): what `predict` and `Trainer` convert inputs to."""
         return next((parameter.value.dtype for parameter in self.parameters()), np.dtype(np.float32))
 
+    @property
+    def layout(self) -> str:
+        """The axes of the images that the first layer with a layout takes, "NCHW" without such a layer."""
+        return next((vars(layer)["layout"] for layer in self.all_layers() if "layout" in vars(layer)), "NCHW")
+
     def children(self) -> tuple[Layer, ...]:
         return self.layers
 
@@ -80,17 +85,26 @@ class Sequential(Layer):
             layer.forget()
         return gradient if input_gradient else None
 
-    def predict(self, x: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+    def predict(self, x: np.ndarray, *, batch_size: int = 256, mirror: bool = False) -> np.ndarray:
         """The outputs (N, ...) for inputs x (N, ...), computed in batches without training.
+
+        Parameters
+        ----------
+        mirror : average the outputs of each image and of its mirror image, left and right exchanged.
 
         Raises
         ------
-        ValueError, TypeError : `batch_size` is below 1; x is no array of numbers.
+        ValueError, TypeError : `batch_size` is below 1; x is no array of numbers, or with `mirror` no images.
         """
-        x = arguments.array("Sequential.predict", "x", x)
+        x = arguments.array("Sequential.predict", "x", x, 4 if mirror else None)
         batch_size = arguments.integer("Sequential.predict", "batch_size", batch_size, 1)
-        starts = range(0, max(len(x), 1), batch_size)
-        parts = [self.forward(np.asarray(x[i : i + batch_size], self.dtype)) for i in starts]
+        parts = []
+        for start in range(0, max(len(x), 1), batch_size):
+            batch = np.asarray(x[start : start + batch_size], self.dtype)
+            out = self.forward(batch)
+            if mirror:
+                out = (out + self.forward(batch[..., ::-1] if self.layout == "NCHW" else batch[:, :, ::-1])) / 2
+            parts.append(out)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def summary(self, input_shape: tuple[int, ...] | None = None) -> str:

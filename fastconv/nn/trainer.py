@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import sys
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastconv import arguments, losses, runtime
+from fastconv import arguments, runtime
+from fastconv.nn import checkpoint, clipping, metrics, progress
 from fastconv.nn.augment import Augmentation
+from fastconv.nn.callbacks import Callback
 from fastconv.nn.history import History
+from fastconv.nn.metrics import Loss
 from fastconv.nn.optim import Optimizer
+from fastconv.nn.run import Run
 from fastconv.nn.schedules import Schedule
 from fastconv.nn.sequential import Sequential
-
-Loss = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
-LOSSES: dict[str, Loss] = {
-    "softmax_cross_entropy": losses.softmax_cross_entropy,
-    "svm_loss": losses.svm_loss,
-    "mse_loss": losses.mse_loss,
-}
 
 
 class Trainer:
@@ -31,17 +31,19 @@ class Trainer:
     Parameters
     ----------
     optimizer : made from this model's parameters.
-    loss : a name from `fastconv.losses`, or a function (scores, y) -> (mean loss, dscores).
+    loss : a name from `fastconv.losses`, or a function (scores, y) -> (mean loss, dscores), such as
+        `functools.partial(softmax_cross_entropy, label_smoothing=0.1)`.
     seed : of the order of images, dropout masks and augmentation. The same seed, model and data give bit-identical
         parameters on one machine with the same number of threads.
     schedule : a factor on the optimizer's learning rate by epoch, such as `schedules.cosine(10)`.
     augment : changes each training batch, such as `augment.random_shift(2)`.
-    progress : show a progress bar with images per second and loss (one line per epoch where stderr is no terminal
-        or tqdm is not installed).
+    clip_norm, clip_value : bounds on the norm of all gradients together and on each of their numbers.
+    progress : print a line per epoch, and show a bar with images per second, time left and loss (where stderr is no
+        terminal or tqdm is not installed: now and then a line).
 
     Raises
     ------
-    ValueError, TypeError : unknown loss; the optimizer updates other parameters than the model's.
+    ValueError, TypeError : unknown loss, a bound not above 0; the optimizer updates other parameters than the model's.
 
     >>> from fastconv.nn import Linear, Sequential, SGD
     >>> x = np.array([[-1.0], [1.0]]).repeat(50, axis=0)
@@ -62,17 +64,22 @@ class Trainer:
         seed: int = 0,
         schedule: Schedule | None = None,
         augment: Augmentation | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
         progress: bool = True,
     ):
-        if isinstance(loss, str):
-            loss = LOSSES[arguments.choice("Trainer", "loss", loss, tuple(LOSSES))]
+        for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if limit is not None and arguments.real("Trainer", name, limit) <= 0:
+                raise ValueError(f"Trainer: {name} must be above 0, got {limit}")
         if {id(parameter) for parameter in optimizer.parameters} - {id(parameter) for parameter in model.parameters()}:
             raise ValueError("Trainer: optimizer must be made from model.parameters(), it holds other parameters")
         self.model = model
         self.optimizer = optimizer
-        self.loss = loss
+        self.loss = metrics.loss_function("Trainer", loss)
         self.schedule = schedule
         self.augment = augment
+        self.clip_norm = clip_norm
+        self.clip_value = clip_value
         self.progress = progress
         self._rng = np.random.default_rng(seed)
         model.seed(self._rng)
@@ -85,82 +92,98 @@ class Trainer:
         epochs: int,
         batch_size: int = 64,
         validation: tuple[np.ndarray, np.ndarray] | None = None,
+        callbacks: Sequence[Callback] = (),
         on_epoch_end: Callable[[History], Any] | None = None,
+        checkpoints: str | PathLike[str] | None = None,
+        notes: Mapping[str, Any] | None = None,
+        resume: str | PathLike[str] | None = None,
     ) -> History:
         """Train on inputs x (N, ...) and targets y (N, ...); the last batch of an epoch may be smaller.
 
         Parameters
         ----------
+        epochs : in all, those of a resumed run included.
         validation : (x, y) to evaluate after each epoch.
-        on_epoch_end : called with the history so far, for instance to save a checkpoint.
+        callbacks : objects that are told of each step and epoch: `EarlyStopping`, `EMA`, `Lookahead`, your own.
+        on_epoch_end : called with the history so far after each epoch.
+        checkpoints : a folder for `last.npz`, written after each epoch, and `best.npz`, written after each that is
+            better than all before (by `History.monitor`).
+        notes : JSON-able values that `read_meta` gives back from these files, beside the epoch's own figures.
+        resume : a `last.npz`. With the same data, arguments and number of threads the rest of the run is, bit for
+            bit, what it would have been without the interruption.
 
         Raises
         ------
-        ValueError, TypeError : x and y differ in length or are empty; `epochs` or `batch_size` is below 1.
-        FloatingPointError : the loss became NaN or infinite; the batch's update was not made.
+        ValueError, TypeError : x and y differ in length or are empty; `epochs` or `batch_size` is below 1; `resume` is
+            no checkpoint of such a run.
+        FloatingPointError : the loss or the gradients' norm became NaN or infinite; the update was not made.
         """
-        x, y = _check_data("Trainer.fit", x, y)
+        x, y = metrics.check_data("Trainer.fit", x, y)
         epochs = arguments.integer("Trainer.fit", "epochs", epochs, 1)
         batch_size = arguments.integer("Trainer.fit", "batch_size", batch_size, 1)
         if validation is not None:
-            validation = _check_data("Trainer.fit: validation", *validation)
-        history = History()
+            validation = metrics.check_data("Trainer.fit: validation", *validation)
+        run = Run(self.model, self.optimizer, tuple(callbacks), self._rng, epochs, -(-len(x) // batch_size))
+        for callback in run.callbacks:
+            callback.on_fit_begin(run)
+        if resume is not None:
+            checkpoint.resume(resume, run)
+        folder = None if checkpoints is None else Path(checkpoints)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         base_rate = self.optimizer.lr
         try:
-            for epoch in range(epochs):
-                self._train_epoch(x, y, batch_size, epoch, epochs, base_rate, history)
-                if validation is not None:
-                    loss, accuracy = self.evaluate(*validation)
-                    history.val_loss.append(loss)
-                    history.val_accuracy.append(accuracy)
+            while len(run.history) < epochs and not run.stopped:
+                self._train_epoch(run, x, y, batch_size, base_rate)
+                with contextlib.ExitStack() as evaluation:
+                    for callback in run.callbacks:
+                        evaluation.enter_context(callback.evaluation(run))
+                    if validation is not None:
+                        loss, accuracy = self.evaluate(*validation)
+                        run.history.val_loss.append(loss)
+                        run.history.val_accuracy.append(accuracy)
+                    meta = {**(notes or {}), **_figures(run.history)}
+                    if folder is not None and run.history.best_epoch() == len(run.history) - 1:
+                        checkpoint.save(folder / "best.npz", self.model, **meta)
+                for callback in run.callbacks:
+                    callback.on_epoch_end(run)
+                if folder is not None:
+                    checkpoint.save_run(folder / "last.npz", run, meta)
                 if self.progress:
-                    print(f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}  {history.last_line()}", flush=True)
+                    print(_epoch_line(run), flush=True)
                 if on_epoch_end is not None:
-                    on_epoch_end(history)
+                    on_epoch_end(run.history)
         finally:
             self.optimizer.lr = base_rate
-        return history
+        for callback in run.callbacks:
+            callback.on_fit_end(run)
+        return run.history
 
-    def evaluate(self, x: np.ndarray, y: np.ndarray, *, batch_size: int = 256) -> tuple[float, float]:
-        """(mean loss, accuracy) on inputs x (N, ...) and targets y; accuracy is NaN unless y holds classes (N,).
+    def evaluate(
+        self, x: np.ndarray, y: np.ndarray, *, batch_size: int = 256, mirror: bool = False
+    ) -> tuple[float, float]:
+        """(mean loss, accuracy) on inputs x (N, ...) and targets y: `nn.evaluate` with the trainer's."""
+        return metrics.evaluate(self.model, x, y, loss=self.loss, batch_size=batch_size, mirror=mirror)
 
-        Raises
-        ------
-        ValueError, TypeError : x and y differ in length or are empty.
-        """
-        x, y = _check_data("Trainer.evaluate", x, y)
-        batch_size = arguments.integer("Trainer.evaluate", "batch_size", batch_size, 1)
-        total_loss, total_correct = 0.0, 0.0
-        for start in range(0, len(x), batch_size):
-            batch = np.asarray(x[start : start + batch_size], self.model.dtype)
-            targets = y[start : start + batch_size]
-            scores = self.model.forward(batch)
-            total_loss += float(self.loss(scores, targets)[0]) * len(batch)
-            total_correct += _count_correct(scores, targets)
-        return total_loss / len(x), total_correct / len(x)
-
-    def _train_epoch(
-        self, x: np.ndarray, y: np.ndarray, batch_size: int, epoch: int, epochs: int, base_rate: float, history: History
-    ) -> None:
+    def _train_epoch(self, run: Run, x: np.ndarray, y: np.ndarray, batch_size: int, base_rate: float) -> None:
+        epoch, history = len(run.history), run.history
         started, compiled = time.perf_counter(), runtime.compile_seconds()
         total_loss, total_correct, seen = 0.0, 0.0, 0
         order = self._rng.permutation(len(x))
-        bar = _progress_bar(len(x), f"epoch {epoch + 1}/{epochs}") if self.progress else None
-        try:
+        reporter = progress.reporter(len(x), f"epoch {epoch + 1}/{run.epochs}") if self.progress else progress.Silent()
+        with contextlib.closing(reporter):
             for start in range(0, len(x), batch_size):
                 if self.schedule is not None:
                     self.optimizer.lr = base_rate * self.schedule(epoch + start / len(x))
                 rows = order[start : start + batch_size]
-                loss, correct = self._train_batch(np.asarray(x[rows], self.model.dtype), y[rows])
+                run.loss, correct = self._train_batch(np.asarray(x[rows], self.model.dtype), y[rows])
+                run.step += 1
                 seen += len(rows)
-                total_loss += loss * len(rows)
+                total_loss += run.loss * len(rows)
                 total_correct += correct
-                if bar is not None:
-                    bar.set_postfix_str(f"loss {total_loss / seen:.4f}", refresh=False)
-                    bar.update(len(rows))
-        finally:
-            if bar is not None:
-                bar.close()
+                for callback in run.callbacks:
+                    callback.on_step_end(run)
+                reporter.update(len(rows), total_loss / seen)
         seconds = time.perf_counter() - started
         compiling = runtime.compile_seconds() - compiled
         history.loss.append(total_loss / len(x))
@@ -183,29 +206,24 @@ class Trainer:
             )
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging run ends with the error above instead
             self.model.backward(dscores, input_gradient=False)
+            if self.clip_value is not None:
+                clipping.clip_value(self.optimizer.parameters, self.clip_value)
+            if self.clip_norm is not None:
+                clipping.clip_norm(self.optimizer.parameters, self.clip_norm)
             self.optimizer.step()
-        return float(loss), _count_correct(scores, y)
+        return float(loss), metrics.count_correct(scores, y)
 
 
-def _check_data(function: str, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    x, y = arguments.array(function, "x", x), arguments.array(function, "y", y)
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"{function}: x and y must have one entry per example, got shapes {x.shape} and {y.shape}")
-    return x, y
+def _figures(history: History) -> dict[str, float]:
+    """The newest epoch's number, losses and accuracies, for a checkpoint's notes."""
+    names = [name for name in ("loss", "accuracy", "val_loss", "val_accuracy") if getattr(history, name)]
+    return {"epoch": len(history), **{name: getattr(history, name)[-1] for name in names}}
 
 
-def _count_correct(scores: np.ndarray, y: np.ndarray) -> float:
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        return math.nan
-    return float(np.count_nonzero(scores.argmax(axis=1) == y))
-
-
-def _progress_bar(total: int, description: str) -> Any:
-    """A tqdm bar, or None where it cannot be drawn."""
-    if not sys.stderr.isatty():
-        return None
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
-    return tqdm(total=total, desc=description, unit=" images", unit_scale=True, leave=False, dynamic_ncols=True)
+def _epoch_line(run: Run) -> str:
+    """The newest epoch in one line, with the time that the others will take."""
+    history, left = run.history, run.epochs - len(run.history)
+    line = f"epoch {len(history):>{len(str(run.epochs))}}/{run.epochs}  {history.last_line()}"
+    if run.stopped:
+        return f"{line}  stopped early"
+    return f"{line}  ETA {progress.clock(left * statistics.median(history.seconds))}" if left else line

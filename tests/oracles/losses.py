@@ -7,13 +7,14 @@ import math
 import numpy as np
 
 
-def softmax_cross_entropy(scores, y):
+def softmax_cross_entropy(scores, y, label_smoothing=0.0):
     loss, dscores = 0.0, np.zeros(np.shape(scores))
     for n, (row, label) in enumerate(zip(np.asarray(scores, np.float64), y, strict=True)):
         total = math.fsum(math.exp(s) for s in row)
-        loss += math.log(total) - row[label]
         for c, s in enumerate(row):
-            dscores[n, c] = math.exp(s) / total - (c == label)
+            target = label_smoothing / len(row) + (1 - label_smoothing) * (c == label)
+            loss -= target * (s - math.log(total))
+            dscores[n, c] = math.exp(s) / total - target
     return loss / len(y), dscores / len(y)
 
 
