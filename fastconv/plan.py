@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from fastconv import runtime
+from fastconv import autotune, runtime
 from fastconv.algorithms import ALGORITHMS, PASSES, Algorithm
 from fastconv.pieces import ImagesInPieces, SumInPieces
 from fastconv.problem import ConvProblem
@@ -21,7 +21,7 @@ def conv2d_algorithms() -> list[str]:
     """Names that `algorithm=` takes besides "auto" and "fast".
 
     >>> conv2d_algorithms()
-    ['direct', 'im2col', 'few_channels', 'depthwise', 'winograd2x2', 'winograd4x4']
+    ['direct', 'im2col', 'few_channels', 'depthwise', 'winograd2x2', 'winograd4x4', 'fft']
     """
     return [algorithm.name for algorithm in ALGORITHMS]
 
@@ -64,9 +64,14 @@ def choose(offers: Sequence[Candidate], accuracy: str, bound: float = math.inf) 
 
     Offers that need more than `bound` bytes of scratch are taken only if all do.
     """
-    admitted = [o for o in offers if not o.declined and (accuracy == "fast" or o.algorithm.exact)]
-    admitted = [o for o in admitted if bound == math.inf or o.work.workspace <= bound] or admitted
+    admitted = _admitted(offers, accuracy, bound) or _admitted(offers, accuracy, math.inf)
     return min(admitted, key=lambda offer: offer.work.cycles - getattr(offer.work, "spared", 0))
+
+
+def _admitted(offers: Sequence[Candidate], accuracy: str, bound: float) -> list[Candidate]:
+    """The offers of an accuracy class that need at most `bound` bytes of scratch."""
+    admitted = [o for o in offers if not o.declined and (accuracy == "fast" or o.algorithm.exact)]
+    return [o for o in admitted if bound == math.inf or o.work.workspace <= bound]
 
 
 def _chosen(
@@ -128,7 +133,31 @@ def plan(
     ValueError : a named algorithm does not support the forward pass of this problem.
     """
     bound = runtime.get_max_workspace() if max_workspace is None else max_workspace
-    return _cached(problem, direction, algorithm, runtime.get_num_threads(), relu, bound).work
+    threads = runtime.get_num_threads()
+    if runtime.autotune_wanted and algorithm in CLASSES and runtime.get_autotune():
+        algorithm = _fastest(problem, direction, algorithm, threads, bound)
+    return _cached(problem, direction, algorithm, threads, relu, bound).work
+
+
+def _measured_as(problem: ConvProblem, direction: str, accuracy: str, bound: int) -> str:
+    """Under which name a measured choice is kept."""
+    return f"{problem}; {direction}, {accuracy}, within {bound} bytes"
+
+
+@lru_cache(maxsize=PLANS_KEPT)
+def _fastest(problem: ConvProblem, direction: str, accuracy: str, threads: int, bound: int) -> str:
+    """The algorithm that is, or was once, measured to be the fastest; the class itself if none fits `bound`."""
+    part = autotune.part_of(problem)
+    offers = [(o.algorithm.name, o.work) for o in _admitted(candidates(part, direction, threads), accuracy, bound)]
+    if not offers:
+        return accuracy
+    return autotune.fastest(_measured_as(problem, direction, accuracy, bound), threads, part, direction, offers)
+
+
+def forget_measured() -> int:
+    """Forget what was measured, in memory and on disk; returns how many files were deleted."""
+    _fastest.cache_clear()
+    return autotune.clear()
 
 
 @dataclass(frozen=True)
@@ -142,6 +171,7 @@ class Explanation:
     chosen : pass name -> algorithm name.
     predictions : pass name -> {algorithm name: predicted milliseconds, or the reason for declining}.
     workspace : pass name -> bytes of scratch of the chosen algorithm.
+    measured : pass name -> {algorithm name: milliseconds}, for passes whose choice `runtime.set_autotune` measured.
     """
 
     problem: ConvProblem
@@ -149,6 +179,7 @@ class Explanation:
     chosen: dict[str, str]
     predictions: dict[str, dict[str, float | str]]
     workspace: dict[str, int]
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [str(self.problem), f"{self.flops / 1e6:.1f} MFLOP each pass"]
@@ -157,7 +188,10 @@ class Explanation:
                 f"{name} {value:.3f} ms predicted" if isinstance(value, float) else f"{name} declines: {value}"
                 for name, value in self.predictions[direction].items()
             ]
-            lines.append(f"{direction}: {chosen}, workspace {self.workspace[direction]:,} bytes ({'; '.join(offers)})")
+            times = ", ".join(f"{name} {value:.3f} ms" for name, value in self.measured.get(direction, {}).items())
+            how = f", by measuring {times}" if times else ""
+            bytes_of = f"workspace {self.workspace[direction]:,} bytes"
+            lines.append(f"{direction}: {chosen}{how}, {bytes_of} ({'; '.join(offers)})")
         return "\n".join(lines)
 
 
@@ -171,13 +205,18 @@ def explain(problem: ConvProblem, algorithm: str, max_workspace: int | None = No
     if problem.empty:
         return Explanation(problem, 0, dict.fromkeys(PASSES, "none"), {d: {} for d in PASSES}, dict.fromkeys(PASSES, 0))
     threads = runtime.get_num_threads()
-    chosen, predictions, workspace = {}, {}, {}
+    chosen, predictions, workspace, measured = {}, {}, {}, {}
     for direction in PASSES:
-        best = _cached(problem, direction, algorithm, threads, False, bound)
+        named, offers = algorithm, candidates(problem, direction, threads)
+        if runtime.get_autotune() and algorithm in CLASSES:
+            found = autotune.remembered(_measured_as(problem, direction, algorithm, bound), threads)
+            if found is not None and found["algorithm"] in {o.algorithm.name for o in offers if not o.declined}:
+                named, measured[direction] = found["algorithm"], found["milliseconds"]
+        best = _cached(problem, direction, named, threads, False, bound)
         chosen[direction] = best.algorithm.name
         workspace[direction] = int(best.work.workspace)
         predictions[direction] = {
             offer.algorithm.name: offer.declined or float(offer.work.cycles) / threads / NOMINAL_GHZ / 1e6
-            for offer in candidates(problem, direction, threads)
+            for offer in offers
         }
-    return Explanation(problem, 2 * problem.multiply_adds, chosen, predictions, workspace)
+    return Explanation(problem, 2 * problem.multiply_adds, chosen, predictions, workspace, measured)

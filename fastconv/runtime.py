@@ -44,6 +44,10 @@ _threads_here: contextvars.ContextVar[int | None] = contextvars.ContextVar("fast
 
 _max_workspace = 64 * 2**20
 
+_autotune = os.environ.get("FASTCONV_AUTOTUNE", "").lower() in ("1", "true", "yes", "on")
+autotune_wanted = _autotune  # ever, by anybody: until then no call looks further
+_autotune_here: contextvars.ContextVar[bool | None] = contextvars.ContextVar("fastconv_autotune", default=None)
+
 _launch_lock = threading.Lock()
 _layer: str | None = None  # Numba's threading layer, known from the first parallel launch on
 _starter: int | None = None  # the Python thread whose launch here started the layer
@@ -147,6 +151,53 @@ def get_max_workspace() -> int:
     return _max_workspace
 
 
+def set_autotune(enabled: bool) -> None:
+    """Choose algorithms by measuring them, in all Python threads; off at first, unless FASTCONV_AUTOTUNE is 1.
+
+    The first call of each new problem and pass, with algorithm "auto" or "fast", then times the algorithms that this
+    class admits on operands of its own, which takes some tens of milliseconds and compiles them all. The choice is
+    kept in memory and on disk (in FASTCONV_CACHE_DIR, or the user's cache folder) for this machine, version and number
+    of threads; `explain_conv2d` shows it and `clear_cache` deletes it.
+
+    Raises
+    ------
+    TypeError : `enabled` is no bool.
+
+    Examples
+    --------
+    >>> set_autotune(False)
+    >>> get_autotune()
+    False
+    """
+    global _autotune, autotune_wanted
+    _autotune = _check_autotune(enabled)
+    autotune_wanted |= enabled
+
+
+def get_autotune() -> bool:
+    """Whether a call made here chooses its algorithm by measuring."""
+    here = _autotune_here.get()
+    return _autotune if here is None else here
+
+
+@contextlib.contextmanager
+def autotune(enabled: bool = True) -> Iterator[None]:
+    """Choose by measuring (or not) inside a `with` block, in this Python thread (or asyncio task)."""
+    global autotune_wanted
+    token = _autotune_here.set(_check_autotune(enabled))
+    autotune_wanted |= enabled
+    try:
+        yield
+    finally:
+        _autotune_here.reset(token)
+
+
+def _check_autotune(enabled: bool) -> bool:
+    if not isinstance(enabled, bool):
+        raise TypeError(f"autotune must be True or False, got {enabled!r}")
+    return enabled
+
+
 def slots_for(work: float) -> int:
     """How many slots to split `work` (multiply-adds, or elements moved times 8) over."""
     if work < SERIAL_BELOW or _serial_after_fork:
@@ -181,8 +232,13 @@ def run_on(kernel: jit.Kernel, slots: int, *args: Any) -> None:
 
 
 def clear_cache() -> int:
-    """Delete the compiled kernels that were kept on disk; returns how many files were deleted."""
-    return jit.clear_cache()
+    """Delete the compiled kernels and the measured choices that were kept on disk; returns how many files these were.
+
+    Choices in memory are forgotten too (see `set_autotune`).
+    """
+    from fastconv import plan
+
+    return jit.clear_cache() + plan.forget_measured()
 
 
 def warmup(*, float64: bool = False) -> float:
@@ -206,6 +262,7 @@ def show_config() -> dict[str, Any]:
     import numpy
 
     import fastconv
+    from fastconv.autotune import file
 
     thread_variables = (
         "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT", "OMP_NUM_THREADS", "NUMBA_THREADING_LAYER",
@@ -222,6 +279,7 @@ def show_config() -> dict[str, Any]:
         "serial after fork": _serial_after_fork,
         "max workspace": get_max_workspace(),
         "kernel cache": str(jit.CACHE_DIRECTORY) if jit.CACHE_DIRECTORY else "none: no writable folder",
+        "autotune": f"{'on' if get_autotune() else 'off'}, {file(get_num_threads()) or 'none: no folder'}",
         "environment": {name: os.environ[name] for name in thread_variables if name in os.environ},
     }
     width = max(map(len, settings))

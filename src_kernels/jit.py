@@ -44,18 +44,21 @@ def _writable(directory: Path) -> bool:
     return True
 
 
+def user_cache() -> Path | None:
+    """The library's folder among the user's caches; None for a user without a home."""
+    if sys.platform == "win32":
+        folder = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local")
+    else:
+        folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(folder) / "fastconv" if os.path.isabs(folder) else None
+
+
 def _choose_cache_directory() -> Path | None:
     """The first writable of: NUMBA_CACHE_DIR, beside the sources, the user's cache folder; None if there is none."""
-    candidates = [_SOURCES / "__pycache__"]
-    if sys.platform == "win32":
-        user_cache = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local")
-    else:
-        user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if os.path.isabs(user_cache):  # a user without a home leaves "~" as it is
-        candidates.append(Path(user_cache) / "fastconv")
+    candidates = [_SOURCES / "__pycache__", user_cache()]
     if numba.config.CACHE_DIR:
         candidates.insert(0, Path(numba.config.CACHE_DIR) / "fastconv")
-    return next((directory for directory in candidates if _writable(directory)), None)
+    return next((directory for directory in candidates if directory is not None and _writable(directory)), None)
 
 
 CACHE_DIRECTORY = _choose_cache_directory()

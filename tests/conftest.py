@@ -29,6 +29,13 @@ def poisoned_scratch(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def own_choices(tmp_path, monkeypatch):
+    """Nothing is read from, written to or deleted from the user's measured choices, here and in child processes."""
+    monkeypatch.setenv("FASTCONV_CACHE_DIR", str(tmp_path / "choices"))
+    monkeypatch.delenv("FASTCONV_AUTOTUNE", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def same_threads():
     """Put the number of threads back that a test may have changed."""
     before = runtime.get_num_threads()

@@ -126,6 +126,17 @@ WAVENET = (
     Case("wavenet 32-256 1x1", 4, 32, 1, 16000, 256, 1, 1),
 )
 
+# Image filters as wide as scipy.signal's users run them; RepLKNet's 31x31 depthwise layers (Ding et al. 2022);
+# dense layers that are no filter bank of anybody's, to see how the rest scales. Small photos: PyTorch takes seconds for
+# large ones.
+LARGE_KERNELS = (
+    Case("filter 31x31 256x384", 1, 1, 256, 384, 1, 31, 31, 1, 15),
+    Case("filter rgb 31x31 256x384", 1, 3, 256, 384, 3, 31, 31, 1, 15, 1, 3),
+    Case("replknet 128 31x31 56", 1, 128, 56, 56, 128, 31, 31, 1, 15, 1, 128),
+    Case("large 32-32 11x11 64", 8, 32, 64, 64, 32, 11, 11, 1, 5),
+    Case("large 16-16 21x21 128", 4, 16, 128, 128, 16, 21, 21, 1, 10),
+)
+
 GROUPS: dict[str, tuple[Case, ...]] = {
     "ResNet-50": RESNET_50,
     "VGG-16": VGG_16,
@@ -139,6 +150,7 @@ GROUPS: dict[str, tuple[Case, ...]] = {
     "grouped (ResNeXt)": GROUPED,
     "batch 1": BATCH_1,
     "WaveNet 1-D": WAVENET,
+    "large kernels": LARGE_KERNELS,
 }
 
 

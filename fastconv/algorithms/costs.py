@@ -37,6 +37,11 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def unevenness(tasks: int, threads: int) -> float:
+    """By how much equal tasks take longer than if they were shared out evenly among threads."""
+    return ceil_div(tasks, threads) * threads / max(tasks, 1)
+
+
 def images_at_once(image_bytes: int, batch: int, chunks: int = 1) -> int:
     """How many images are brought into another form at a time: as `chunks` chunks hold, at least one."""
     return max(min(chunks * CHUNK_BYTES // max(image_bytes, 1), batch), 1)
