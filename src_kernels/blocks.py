@@ -120,15 +120,29 @@ def _emit_transpose(typingctx, ITEMSIZE, BITS, dst, dst_stride, src, src_stride,
                 row = builder.add(first_row, I64(r))
                 row = builder.select(builder.icmp_signed("<", row, last_row), row, last_row)
                 sources.append(simd.at(src, builder.mul(row, src_stride)))
+            # AVX2 stores by a mask take a dozen cycles each: whole blocks go without.
+            whole_rows = builder.icmp_signed("<=", builder.add(first_row, lanes), rows)
             with cgutils.for_range(builder, blocks(cols)) as j:
                 first_col = builder.mul(j.index, lanes)
                 load_mask = simd.first_lanes(builder.sub(cols, first_col))
-                block = [simd.load(simd.at(source, first_col), load_mask) for source in sources]
-                for c, vector in enumerate(transposed(simd, block)):
-                    col = builder.add(first_col, I64(c))
-                    with builder.if_then(builder.icmp_signed("<", col, cols)):
-                        to = simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row))
-                        simd.store(vector, to, store_mask)
+                whole_cols = builder.icmp_signed("<=", builder.add(first_col, lanes), cols)
+                with builder.if_else(builder.and_(whole_rows, whole_cols)) as (whole, partial):
+                    with whole:
+                        block = [simd.load(simd.at(source, first_col)) for source in sources]
+                        for c, vector in enumerate(transposed(simd, block)):
+                            col = builder.add(first_col, I64(c))
+                            simd.store(vector, simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row)))
+                    with partial:
+                        block = [simd.load(simd.at(source, first_col), load_mask) for source in sources]
+                        for c, vector in enumerate(transposed(simd, block)):
+                            col = builder.add(first_col, I64(c))
+                            to = simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row))
+                            with builder.if_then(builder.icmp_signed("<", col, cols)):
+                                with builder.if_else(whole_rows) as (full, short):
+                                    with full:
+                                        simd.store(vector, to)
+                                    with short:
+                                        simd.store(vector, to, store_mask)
         return context.get_dummy_value()
 
     return types.void(ITEMSIZE, BITS, dst, dst_stride, src, src_stride, rows, cols), codegen
