@@ -228,7 +228,7 @@ class OverFiltersPass:
         block = self.transpose if f.transposed else self.copy
         runtime.launch(
             pack_panels, w.size * 4, block.address, f.transposed, w.reshape(-1), panels, self.drow, self.srow,
-            f.filters, f.group_stride, f.batches, f.batch_stride, f.rows, f.stride,
+            self.problem.groups, 1, f.filters, f.group_stride, f.batches, f.batch_stride, f.rows, f.stride,
         )  # fmt: skip
 
     def _run_images(self, operand: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
