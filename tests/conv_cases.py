@@ -9,7 +9,7 @@ import numpy as np
 from oracles import convolution as oracle
 
 from fastconv import explain_conv2d, plan
-from fastconv.algorithms import costs, gradient_columns, over_rows, weight_dots, weight_gradient
+from fastconv.algorithms import costs, gradient_columns, grouped_units, over_rows, weight_dots, weight_gradient
 from fastconv.catalogue import EDGES, LAYERS, Case
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -28,6 +28,7 @@ TINY_OF_MODULES = {
     weight_dots: {"_STEPS": 2, "_SUMS_BYTES": 1024},
     gradient_columns: {"_COLUMNS_BYTES": 1024},
     over_rows: {"_TILES": 2, "_BAND_VECTORS": 5},
+    grouped_units: {"TASK_BYTES": 2048, "_LINE_BYTES": 64},
 }
 
 # Sums over more pixels than the kernels add in one go.
