@@ -21,7 +21,7 @@ def conv2d_algorithms() -> list[str]:
     """Names that `algorithm=` takes besides "auto" and "fast".
 
     >>> conv2d_algorithms()
-    ['direct', 'im2col', 'few_channels', 'depthwise', 'winograd2x2', 'winograd4x4', 'fft']
+    ['direct', 'im2col', 'few_channels', 'depthwise', 'grouped', 'winograd2x2', 'winograd4x4', 'fft']
     """
     return [algorithm.name for algorithm in ALGORITHMS]
 

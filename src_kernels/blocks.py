@@ -150,15 +150,24 @@ def _emit_transpose(typingctx, ITEMSIZE, BITS, TABLE, dst, dst_stride, src, plac
             with cgutils.for_range(builder, blocks(cols)) as j:
                 first_col = builder.mul(j.index, lanes)
                 load_mask = simd.first_lanes(builder.sub(cols, first_col))
-                block = transposed(simd, [simd.load(simd.at(source, first_col), load_mask) for source in sources])
-                with builder.if_else(enough) as (whole, few):
-                    for branch, mask in ((whole, None), (few, store_mask)):
-                        with branch:
-                            for c, vector in enumerate(block):
-                                col = builder.add(first_col, I64(c))
-                                with builder.if_then(builder.icmp_signed("<", col, cols)):
-                                    to = simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row))
-                                    simd.store(vector, to, mask)
+                whole = builder.and_(enough, builder.icmp_signed("<=", builder.add(first_col, lanes), cols))
+                with builder.if_else(whole) as (plain, partial):
+                    with plain:
+                        block = [simd.load(simd.at(source, first_col)) for source in sources]
+                        for c, vector in enumerate(transposed(simd, block)):
+                            col = builder.add(first_col, I64(c))
+                            simd.store(vector, simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row)))
+                    with partial:
+                        block = [simd.load(simd.at(source, first_col), load_mask) for source in sources]
+                        for c, vector in enumerate(transposed(simd, block)):
+                            col = builder.add(first_col, I64(c))
+                            to = simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row))
+                            with builder.if_then(builder.icmp_signed("<", col, cols)):
+                                with builder.if_else(enough) as (many, few):
+                                    with many:
+                                        simd.store(vector, to)
+                                    with few:
+                                        simd.store(vector, to, store_mask)
         return context.get_dummy_value()
 
     return types.void(ITEMSIZE, BITS, TABLE, dst, dst_stride, src, places, rows, cols), codegen

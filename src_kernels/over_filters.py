@@ -173,15 +173,17 @@ over_filters = Kernel(_over_filters, _over_filters_parallel)
 
 @jit
 def _pack_panels(
-    slot, slots, block, transposed, w, out, drow, srow, filters, group_stride, batches, batch_stride, rows, stride
-):
-    """Weights -> out (groups, panels, depth = batches * rows, tile_cols); columns past `filters` stay as they are.
+    slot, slots, block, transposed, w, out, drow, srow, groups, together, filters, group_stride, batches, batch_stride,
+    rows, stride,
+):  # fmt: skip
+    """Weights -> out (groups / together, panels, depth = batches * rows, tile_cols); other columns stay as they are.
 
     Depth step (batch, row) of filter f is w[batch * batch_stride + row * stride + f]; transposed, where a filter's
     rows lie side by side, w[batch * batch_stride + f * stride + row]. `block` is `copy_block` or `transpose_block`.
+    The filters of `together` neighbouring groups lie side by side in one panel; more than one need a single panel.
     """
     item = w.itemsize
-    groups, panels, depth, tile_cols = out.shape
+    panels, depth, tile_cols = out.shape[1:]
     tasks = groups * panels * batches
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
         batch = task % batches
@@ -190,7 +192,8 @@ def _pack_panels(
         f = panel * tile_cols
         width = min(tile_cols, filters - f)
         source = address_of(w) + (group * group_stride + batch * batch_stride) * item
-        target = address_of(out) + ((group * panels + panel) * depth + batch * rows) * tile_cols * item
+        place = ((group // together * panels + panel) * depth + batch * rows) * tile_cols + group % together * filters
+        target = address_of(out) + place * item
         if transposed:
             call_address(block, (target, tile_cols, source + f * stride * item, stride, width, rows))
         else:
@@ -199,12 +202,13 @@ def _pack_panels(
 
 @jit(parallel=True)
 def _pack_panels_parallel(
-    slots, block, transposed, w, out, drow, srow, filters, group_stride, batches, batch_stride, rows, stride
-):
+    slots, block, transposed, w, out, drow, srow, groups, together, filters, group_stride, batches, batch_stride, rows,
+    stride,
+):  # fmt: skip
     for slot in prange(slots):
         _pack_panels(
-            intp(slot), slots, block, transposed, w, out, drow, srow, filters, group_stride, batches, batch_stride,
-            rows, stride,
+            intp(slot), slots, block, transposed, w, out, drow, srow, groups, together, filters, group_stride, batches,
+            batch_stride, rows, stride,
         )  # fmt: skip
 
 

@@ -9,7 +9,18 @@ import numpy as np
 from oracles import convolution as oracle
 
 from fastconv import explain_conv2d, plan
-from fastconv.algorithms import costs, fft, fft_gradient, gradient_columns, over_rows, weight_dots, weight_gradient
+from fastconv.algorithms import (
+    costs,
+    fft,
+    fft_gradient,
+    gradient_columns,
+    gradient_panels,
+    grouped_units,
+    over_rows,
+    pixel_panels,
+    weight_dots,
+    weight_gradient,
+)
 from fastconv.catalogue import EDGES, LAYERS, Case
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -27,9 +38,12 @@ TINY_OF_MODULES = {
     weight_gradient: {"_ROWS_PER_TASK": 8, "_DEPTH_BLOCK": 8},
     weight_dots: {"_STEPS": 2, "_SUMS_BYTES": 1024},
     gradient_columns: {"_COLUMNS_BYTES": 1024},
+    gradient_panels: {"_DEPTH_BLOCK": 8},
+    pixel_panels: {"_PANEL_BYTES": 2048},
     over_rows: {"_TILES": 2, "_BAND_VECTORS": 5},
     fft: {"WEIGHT_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     fft_gradient: {"SPECTRA_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
+    grouped_units: {"TASK_BYTES": 2048, "_LINE_BYTES": 64},
 }
 
 # Sums over more pixels than the kernels add in one go.

@@ -123,9 +123,19 @@ def test_explain():
 
 @pytest.mark.parametrize("name", conv2d_algorithms())
 def test_explain_a_named_algorithm(name):
-    channels, groups = (1, 8) if name == "depthwise" else (8, 1)
+    groups = {"depthwise": 8, "grouped": 2}.get(name, 1)
+    channels = 8 // groups
     found = explain_conv2d((2, 8, 20, 20), (16, channels, 3, 3), groups=groups, algorithm=name)
     assert found.chosen["forward"] == name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [4, 8, 16])
+def test_auto_groups_channels(channels, layout):
+    """Groups of few channels, read in place, leave vectors half empty or their numbers far apart."""
+    item = Case("resnext", 8, 32 * channels, 28, 28, 32 * channels, 3, 3, 1, 1, 1, 32)
+    found = explain_conv2d(item.x_shape(layout), item.w_shape(layout), layout=layout, **item.options)
+    assert set(found.chosen.values()) == {"grouped"}
 
 
 def test_explain_with_nothing_to_multiply():

@@ -16,7 +16,7 @@ from fastconv.problem import ConvProblem
 
 @dataclass(frozen=True)
 class WeightPanels:
-    """Panels (groups, panel, depth, `width`) of one problem's weights, for its forward pass or its gradient of x.
+    """Panels (groups / together, panel, depth, `width`) of a problem's weights, for its forward pass or gradient of x.
 
     Depth runs over (c, kh, kw) forward and (f, kh, kw) for the gradient, channels-last over (kh, kw, c) and
     (kh, kw, f). Depth step (batch, row) of a filter lies at w[batch * batch_stride + row * stride]; see `pack_panels`.
@@ -25,6 +25,7 @@ class WeightPanels:
     width: int
     itemsize: int
     groups: int
+    together: int  # groups whose filters share a panel
     filters: int  # of one group
     group_stride: int
     batches: int
@@ -34,7 +35,7 @@ class WeightPanels:
     transposed: bool
 
     @classmethod
-    def of(cls, p: ConvProblem, gradient: bool, width: int) -> WeightPanels:
+    def of(cls, p: ConvProblem, gradient: bool, width: int, together: int = 1) -> WeightPanels:
         filters, channels, taps = p.group_filters, p.group_channels, p.taps
         per_filter = channels * taps
         if not gradient:
@@ -48,7 +49,7 @@ class WeightPanels:
             source = channels, filters * per_filter, 1, 0, filters, channels, False
         else:
             source = channels, filters * per_filter, filters, per_filter, taps, taps, True
-        return cls(width, p.dtype.itemsize, p.groups, *source)
+        return cls(width, p.dtype.itemsize, p.groups, together, *source)
 
     @property
     def depth(self) -> int:
@@ -56,12 +57,12 @@ class WeightPanels:
 
     @property
     def panels(self) -> int:
-        """Panels of one group."""
+        """Panels of one group, or of the groups that share one."""
         return -(-self.filters // self.width)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.groups, self.panels, self.depth, self.width
+        return -(-self.groups // self.together), self.panels, self.depth, self.width
 
     @property
     def nbytes(self) -> int:
@@ -76,7 +77,8 @@ class WeightPanels:
         block = (transpose_block if self.transposed else copy_block)(self.itemsize)
         runtime.launch(
             pack_panels, w.size * 4, block.address, self.transposed, w.reshape(-1), panels, *self._row_offsets,
-            self.filters, self.group_stride, self.batches, self.batch_stride, self.rows, self.stride,
+            self.groups, self.together, self.filters, self.group_stride, self.batches, self.batch_stride, self.rows,
+            self.stride,
         )  # fmt: skip
 
     def packed(self, w: np.ndarray) -> np.ndarray:
