@@ -22,7 +22,7 @@ demo: $(VENV)/.train
 	$(BIN)/fastconv train --model lenet5 --data digits --epochs $(EPOCHS) --out demo
 
 test: $(VENV)/.test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

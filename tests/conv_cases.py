@@ -18,6 +18,7 @@ from fastconv.algorithms import (
     grouped_units,
     over_rows,
     pixel_panels,
+    product,
     weight_dots,
     weight_gradient,
 )
@@ -40,6 +41,7 @@ TINY_OF_MODULES = {
     gradient_columns: {"_COLUMNS_BYTES": 1024},
     gradient_panels: {"_DEPTH_BLOCK": 8},
     pixel_panels: {"_PANEL_BYTES": 2048},
+    product: {"_DEPTH_BLOCK": 8},
     over_rows: {"_TILES": 2, "_BAND_VECTORS": 5},
     fft: {"WEIGHT_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     fft_gradient: {"SPECTRA_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},

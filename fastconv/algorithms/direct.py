@@ -12,6 +12,7 @@ from fastconv.algorithms import small
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.over_filters import OverFiltersPass
 from fastconv.algorithms.over_pixels import OverPixelsPass
+from fastconv.algorithms.product import ProductPass
 from fastconv.algorithms.weight_gradient import WeightGradientPass
 from fastconv.problem import ConvProblem
 
@@ -26,21 +27,22 @@ def _as_product(p: ConvProblem) -> ConvProblem:
     return replace(p, C=p.C * p.taps, H=1, W=1, KH=1, KW=1, stride=(1, 1), dilation=(1, 1))
 
 
-def _cheaper(problem: ConvProblem, threads: int, gradient: bool, relu: bool) -> OverFiltersPass | OverPixelsPass:
-    over_filters = OverFiltersPass(problem, threads, packed=False, gradient=gradient, relu=relu)
-    if OverPixelsPass.declines(problem, gradient):
-        return over_filters
-    over_pixels = OverPixelsPass(problem, threads, gradient=gradient, relu=relu)
-    return over_filters if over_filters.cycles <= over_pixels.cycles else over_pixels
+def _cheapest(problem: ConvProblem, threads: int, gradient: bool, relu: bool) -> Any:
+    passes: list[Any] = [OverFiltersPass(problem, threads, packed=False, gradient=gradient, relu=relu)]
+    if not OverPixelsPass.declines(problem, gradient):
+        passes.append(OverPixelsPass(problem, threads, gradient=gradient, relu=relu))
+    if not ProductPass.declines(problem):
+        passes.append(ProductPass(problem, threads, gradient=gradient, relu=relu))
+    return min(passes, key=lambda each: each.cycles)
 
 
 def _forward(problem: ConvProblem, threads: int, relu: bool) -> Any:
-    whole = _cheaper(_as_product(problem), threads, False, relu)
+    whole = _cheapest(_as_product(problem), threads, False, relu)
     return small.faster(whole, problem, "forward", threads, relu)
 
 
 def _gradient_x(problem: ConvProblem, threads: int) -> Any:
-    return small.faster(_cheaper(_as_product(problem), threads, True, False), problem, "gradient_x", threads)
+    return small.faster(_cheapest(_as_product(problem), threads, True, False), problem, "gradient_x", threads)
 
 
 def _gradient_w(problem: ConvProblem, threads: int) -> Any:

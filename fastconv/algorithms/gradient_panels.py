@@ -6,8 +6,8 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import transpose_rows
-from fastconv._kernels.gradient_panels import GradientPanels, gradient_panels
 from fastconv._kernels.isa import best_tile
+from fastconv._kernels.panel_products import PanelProducts, panel_products
 from fastconv._kernels.pixel_panels import fill_panels
 from fastconv._kernels.register_tile import register_tile
 from fastconv.algorithms import costs
@@ -49,6 +49,7 @@ class GradientPanelsPass:
         self.tile = best_tile(self.arow.size, columns, itemsize)
         self.crow = np.arange(self.arow.size) * row_length
         self.prow = np.arange(_DEPTH_BLOCK) * self.tile.cols
+        self.no_bias = np.empty(0, p.dtype)
         self.dw_size = p.F * taps
         self.image_bytes = self.x.scratch_bytes(itemsize)
         self.images = costs.images_at_once(self.image_bytes, p.N)
@@ -60,11 +61,11 @@ class GradientPanelsPass:
         splits = 1
         if shares < tasks and self.dw_size * itemsize * ceil_div(tasks, shares) <= _SPLIT_BYTES:
             splits = max(min(ceil_div(tasks, shares), self.images * plane // (4 * _DEPTH_BLOCK)), 1)
-        self.geometry = GradientPanels(
+        self.geometry = PanelProducts(
             images=self.images, groups=p.groups, rows=p.OH, cols=p.OW, a_image=a[0], a_row=a[1], a_col=a[2],
             a_group=a[3], b_image=b[0], b_row=b[1], b_col=b[2], b_group=b[3], planes=int(not p.channels_last),
             columns=columns, out_group=out_group, out_split=self.dw_size, tile_rows=self.tile.rows,
-            tile_cols=self.tile.cols, share=share, splits=splits, depth_block=_DEPTH_BLOCK, add=0,
+            tile_cols=self.tile.cols, share=share, splits=splits, depth_block=_DEPTH_BLOCK, add=0, relu=0,
         )  # fmt: skip
         self.fill = fill_panels(self.tile.vectors, itemsize) if p.channels_last else transpose_rows(itemsize)
         scratch = _DEPTH_BLOCK * (self.tile.cols * itemsize + 4 * 8)
@@ -111,9 +112,9 @@ class GradientPanelsPass:
             x, dout = self.x.prepare(x, slots, scratch), dout.reshape(-1)
             a, b = (x, dout) if p.channels_last else (dout, x)
             runtime.run_on(
-                gradient_panels, slots, np.zeros(1, np.int64),
+                panel_products, slots, np.zeros(1, np.int64),
                 register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize).address, self.fill.address,
-                a, self.arow, b, self.brow, self.prow, partial.reshape(-1), self.crow,
+                a, self.arow, b, self.brow, self.prow, self.no_bias, partial.reshape(-1), self.crow,
                 np.empty((slots, 4, _DEPTH_BLOCK), np.int64),
                 scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype),
                 self.geometry._replace(images=images, add=int(add)),

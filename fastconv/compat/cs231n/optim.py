@@ -86,7 +86,7 @@ def rmsprop(w: Any, dw: Any, config: Config | None = None) -> Updated:
     """
     w, dw, config = _settings(w, dw, config, "rmsprop", learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8)
     states = [_state("rmsprop", config, "cache", w)]
-    numbers = config["learning_rate"], config["decay_rate"], config["epsilon"], 0.0
+    numbers = config["learning_rate"], config["decay_rate"], config["epsilon"], 0.0, 1.0
     return _apply(optimizers.rmsprop, w, dw, states, *numbers), config
 
 
@@ -103,7 +103,7 @@ def adam(w: Any, dw: Any, config: Config | None = None) -> Updated:
     first, second = config["beta1"], config["beta2"]
     rate = config["learning_rate"] / (1 - first ** config["t"])
     root = 1 / math.sqrt(1 - second ** config["t"])
-    return _apply(optimizers.adam, w, dw, states, rate, first, second, config["epsilon"], 0.0, 1.0, root), config
+    return _apply(optimizers.adam, w, dw, states, rate, first, second, config["epsilon"], root, 0.0, 1.0), config
 
 
 RULES: dict[str, Callable[..., Updated]] = {

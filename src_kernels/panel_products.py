@@ -1,17 +1,21 @@
-"""Gradient of the weights: output pixels are the depth of the register tile, one operand is packed into panels.
+"""Matrix products whose second operand is packed into panels on the way: gradients of the weights, linear layers.
 
-    dw[m, v] = sum over q of  a[arow[m] + acol[q]] * b[q, v],      q = (n, oh, ow)
+    out[m, v] = sum over q of  a[arow[m] + acol[q]] * b[q, v],      q = (n, oh, ow)
 
-Channels-first, rows are filters, read from `dout` as it lies, and b are the taps (c, kh, kw) of x: zero-padded planes,
-split by stride (see `prepare.pad_planes`), where each tap of an output row is a run of neighbours. Channels-last, rows
-are the taps (kh, kw, c) of padded x, and b are the filters of `dout`. Each task takes some tiles of columns and, a
-block of pixels at a time, brings the columns of one tile into a panel (pixel, tile_cols): runs of planes are
-transposed, pixels copied. The panel stays in the first-level cache while all rows pass by; vectors read in place lie
-a pixel's channels apart and share a few lines of that cache (1x1, 512 channels: 0.7 times as fast).
+For the gradient of the weights q are output pixels. Channels-first, rows are filters, read from `dout` as it lies, and
+b are the taps (c, kh, kw) of x: zero-padded planes, split by stride (see `prepare.pad_planes`), where each tap of an
+output row is a run of neighbours. Channels-last, rows are the taps (kh, kw, c) of padded x, and b are the filters of
+`dout`. For a linear layer rows are images, q runs over one image's features, and b are the weights.
 
-Tasks are (split of the pixels, group, share of the columns); each writes its own part of `out` (splits, ...), which
-may be uninitialised. Blocks of pixels are summed from zero and then added, so long sums keep their accuracy. Scratch
-per slot: `tables` (4 tables of depth_block entries), `panels` (depth_block * tile_cols).
+Each task takes some tiles of columns and, a block of q at a time, brings the columns of one tile into a panel
+(q, tile_cols): runs of planes are transposed, rows of pixels copied. The panel stays in the first-level cache while
+all rows pass by; vectors read in place lie a pixel's channels apart and share a few lines of that cache (1x1, 512
+channels: 0.7 times as fast).
+
+Tasks are (split of q, group, share of the columns); each writes its own part of `out` (splits, ...), which may be
+uninitialised. `bias` (columns, or empty) needs one group and one split. Blocks of q are summed from zero and then
+added, so long sums keep their accuracy. Scratch per slot: `tables` (4 tables of depth_block entries), `panels`
+(depth_block * tile_cols).
 """
 
 from __future__ import annotations
@@ -21,16 +25,16 @@ from typing import NamedTuple
 from numba import intp, prange
 
 from fastconv._kernels.jit import Kernel, jit
-from fastconv._kernels.register_tile import ADD
+from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU
 from fastconv._kernels.simd import address_of, call_address, next_task
 
 
-class GradientPanels(NamedTuple):
+class PanelProducts(NamedTuple):
     """Sizes and strides of one launch; strides and offsets count numbers, not bytes."""
 
     images: int
     groups: int
-    rows: int  # output pixels of one image: rows x cols
+    rows: int  # steps of q of one image: rows x cols
     cols: int
     a_image: int
     a_row: int  # from an output pixel to the one below, to the right
@@ -50,6 +54,7 @@ class GradientPanels(NamedTuple):
     splits: int
     depth_block: int
     add: int  # 1 adds to what `out` holds (an earlier part of the batch)
+    relu: int
 
 
 @jit
@@ -83,7 +88,7 @@ def _number_pixels(tables, first, count, g):
 
 
 @jit
-def _gradient_panels(slot, slots, counter, tile, fill, a, arow, b, brow, prow, out, crow, tables, panels, g):
+def _panel_products(slot, slots, counter, tile, fill, a, arow, b, brow, prow, bias, out, crow, tables, panels, g):
     item = a.itemsize
     pixels = g.images * g.rows * g.cols
     tiles = (g.columns + g.tile_cols - 1) // g.tile_cols
@@ -109,7 +114,13 @@ def _gradient_panels(slot, slots, counter, tile, fill, a, arow, b, brow, prow, o
         while first < end or first == begin:  # an empty split still writes its zeros
             count = max(min(g.depth_block, end - first), 0)
             runs = _number_pixels(mine, first, count, g)
-            flags = ADD if first > begin or g.add else 0
+            flags = 0
+            if first > begin or g.add:
+                flags |= ADD
+            elif bias.size > 0:
+                flags |= LANE_BIAS
+            if g.relu and first + count == end:
+                flags |= RELU
             for t in range(share * g.share, min((share + 1) * g.share, tiles)):
                 v = t * g.tile_cols
                 width = min(g.tile_cols, g.columns - v)
@@ -141,7 +152,7 @@ def _gradient_panels(slot, slots, counter, tile, fill, a, arow, b, brow, prow, o
                             address_of(crow) + 8 * m,
                             min(g.tile_rows, arow.size - m),
                             width,
-                            0,
+                            address_of(bias) + v * item,
                             flags,
                         ),
                     )
@@ -149,11 +160,11 @@ def _gradient_panels(slot, slots, counter, tile, fill, a, arow, b, brow, prow, o
 
 
 @jit(parallel=True)
-def _gradient_panels_parallel(slots, counter, tile, fill, a, arow, b, brow, prow, out, crow, tables, panels, g):
+def _panel_products_parallel(slots, counter, tile, fill, a, arow, b, brow, prow, bias, out, crow, tables, panels, g):
     for slot in prange(slots):
-        _gradient_panels(
-            intp(slot), slots, counter, tile, fill, a, arow, b, brow, prow, out, crow, tables, panels, g
+        _panel_products(
+            intp(slot), slots, counter, tile, fill, a, arow, b, brow, prow, bias, out, crow, tables, panels, g
         )  # fmt: skip
 
 
-gradient_panels = Kernel(_gradient_panels, _gradient_panels_parallel)
+panel_products = Kernel(_panel_products, _panel_products_parallel)

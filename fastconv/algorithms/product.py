@@ -1,0 +1,68 @@
+"""Linear layers, which are 1x1 convolutions of 1x1 images, as products that pack the weights on the way.
+
+Packed beforehand, weights are written and read once more: with few images that costs more than the multiplications
+(16 images, 4096 x 4096 features: 4 times as long).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.blocks import transpose_rows
+from fastconv._kernels.isa import best_tile
+from fastconv._kernels.panel_products import PanelProducts, panel_products
+from fastconv._kernels.pixel_panels import fill_panels
+from fastconv._kernels.register_tile import register_tile
+from fastconv.algorithms import costs
+from fastconv.algorithms.costs import ceil_div
+from fastconv.problem import ConvProblem
+from fastconv.workspace import Scratch
+
+_DEPTH_BLOCK = 256
+_CYCLES_PER_COPIED = 0.3  # a weight on its way into a panel
+_CYCLES_PER_TRANSPOSED = 0.5
+
+
+class ProductPass:
+    """Forward, or gradient of x: `run(operand, w, bias, out)` with operand x or dout, a row per image."""
+
+    @staticmethod
+    def declines(p: ConvProblem) -> bool:
+        return not (p.groups == 1 and p.x_shape[1:] in ((1, 1, p.C), (p.C, 1, 1)) and p.taps == 1 and p.no_padding)
+
+    def __init__(self, problem: ConvProblem, threads: int, *, gradient: bool, relu: bool = False):
+        self.problem, self.threads = problem, threads
+        p, itemsize = problem, problem.dtype.itemsize
+        depth, columns = (p.F, p.C) if gradient else (p.C, p.F)
+        # The weights are (C, F) channels-last, (F, C) channels-first; the sum runs over rows, or along them.
+        along_rows = gradient == p.channels_last
+        pitch = p.F if p.channels_last else p.C
+        self.tile = best_tile(p.N, columns, itemsize)
+        self.arow, self.crow = np.arange(p.N) * depth, np.arange(p.N) * columns
+        self.brow = np.arange(columns) * pitch if along_rows else np.empty(0, np.int64)
+        self.prow = np.arange(_DEPTH_BLOCK) * self.tile.cols
+        tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
+        tiles = ceil_div(columns, self.tile.cols)
+        self.geometry = PanelProducts(
+            images=1, groups=1, rows=1, cols=depth, a_image=0, a_row=0, a_col=1, a_group=0, b_image=0,
+            b_row=depth if along_rows else 0, b_col=1 if along_rows else pitch, b_group=0, planes=int(along_rows),
+            columns=columns, out_group=0, out_split=0, tile_rows=self.tile.rows, tile_cols=self.tile.cols,
+            share=costs.split(tiles, tasks, 1), splits=1, depth_block=_DEPTH_BLOCK, add=0, relu=int(relu),
+        )  # fmt: skip
+        self.fill = transpose_rows(itemsize) if along_rows else fill_panels(self.tile.vectors, itemsize)
+        self.workspace = threads * _DEPTH_BLOCK * (self.tile.cols * itemsize + 4 * 8)
+        filling = depth * columns * (_CYCLES_PER_TRANSPOSED if along_rows else _CYCLES_PER_COPIED)
+        self.cycles = self.tile.cycles_for(p.N, columns, depth, _DEPTH_BLOCK) + filling + costs.CYCLES_PER_LAUNCH
+
+    def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+        p = self.problem
+        slots = min(runtime.slots_for(p.multiply_adds), self.threads)
+        with Scratch() as scratch:
+            runtime.run_on(
+                panel_products, slots, np.zeros(1, np.int64),
+                register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize).address, self.fill.address,
+                operand.reshape(-1), self.arow, w.reshape(-1), self.brow, self.prow, bias, out.reshape(-1), self.crow,
+                np.empty((slots, 4, _DEPTH_BLOCK), np.int64),
+                scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype), self.geometry,
+            )  # fmt: skip
