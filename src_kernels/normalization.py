@@ -2,7 +2,7 @@
 
 Two forms of each: planes (P, L), where plane p belongs to channel p % C, and rows (R, C), one column per channel.
 Moments and dot products are summed in blocks that stay in the first-level cache, in the array's own precision, and
-added up in float64; how the numbers are cut depends on their shape alone, so any thread count gives the same bits.
+added up in float64; how the numbers are cut depends on their shape alone, so thread counts differ in rounding at most.
 Tasks are planes or bands of rows and each writes its own part of the result, which may be uninitialised.
 """
 

@@ -15,8 +15,8 @@ from guarded import SIDES
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs mprotect")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("side", SIDES)
+# Nothing about the start of an array depends on the dtype; ends differ by their masks.
+@pytest.mark.parametrize(("side", "dtype"), [("start", "float32"), *(("end", dtype) for dtype in DTYPES)])
 @pytest.mark.parametrize("section", ["convolutions", "small", "others"])
 def test_nothing_outside_is_touched(section, side, dtype):
     child = children.run(children.TESTS / "guard_child.py", section, side, dtype)
