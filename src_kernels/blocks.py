@@ -50,11 +50,10 @@ def transpose_rows(itemsize: int):
     """
     ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
 
-    # Not `transpose`: the key of the disk cache holds a function's name and code, but not its constants.
-    def transpose_by_table(dst, dst_stride, src, srow, rows, cols):
+    def transpose(dst, dst_stride, src, srow, rows, cols):
         _emit_transpose(ITEMSIZE, BITS, 1, dst, dst_stride, src, srow, rows, cols)
 
-    return compile_callback(transpose_by_table, integers(6))
+    return compile_callback(transpose, integers(6))
 
 
 @cache

@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from types import CodeType
 
 import numba
 from numba.core import caching, event
@@ -148,7 +149,10 @@ class KernelCache(caching.FunctionCache):
             pass  # the directory vanished or turned read-only
 
     def _index_key(self, sig, codegen):
-        return super()._index_key(str(sig), codegen)
+        # Numba's key holds a function's bytecode, which refers to constants by number: two callbacks of one name that
+        # differ in a constant loaded each other's machine code.
+        constants = [value for value in self._py_func.__code__.co_consts if not isinstance(value, CodeType)]
+        return (*super()._index_key(str(sig), codegen), repr(constants))
 
 
 def clear_cache() -> int:

@@ -23,7 +23,7 @@ import numpy as np
 import fastconv
 from fastconv import runtime
 from fastconv._kernels import jit
-from fastconv._kernels.blocks import copy_block, transpose_block
+from fastconv._kernels.blocks import copy_block, transpose_block, transpose_rows
 
 assert runtime.compile_seconds() == 0, "importing compiles"
 {before}
@@ -33,6 +33,9 @@ assert out.tolist() == [0, 2] and dx.tolist() == [0, 4]
 a, b = np.arange(6.0), np.empty(6)  # callbacks
 transpose_block(8).ctypes(b.ctypes.data, 2, a.ctypes.data, 3, 2, 3)
 assert b.tolist() == [0, 3, 1, 4, 2, 5]
+rows = np.array([3, 0])  # the same name and bytecode, another constant
+transpose_rows(8).ctypes(b.ctypes.data, 2, a.ctypes.data, rows.ctypes.data, 2, 3)
+assert b.tolist() == [3, 0, 4, 1, 5, 2]
 copy_block(4), copy_block(8)
 {after}
 print(json.dumps({{
