@@ -2,7 +2,7 @@
 
 Each channel is convolved with its own filters, so a task is some output rows of some planes (channels-first) or of
 some channels (channels-last); it writes only those, and `out` may be uninitialised. All arithmetic is in the tiles
-of `depthwise_tiles`; `zeros` is what they read for rows outside.
+of `depthwise_plane_tile` and `depthwise_pixel_tile`; `zeros` is what they read for rows outside.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ from typing import NamedTuple
 
 from numba import intp, prange
 
-from fastconv._kernels.depthwise_tiles import ADD, BIAS, RELU
+from fastconv._kernels.depthwise_rows import BIAS, RELU
 from fastconv._kernels.jit import Kernel, jit
 from fastconv._kernels.simd import address_of, call_address, next_task
 
 
 class PlaneWork(NamedTuple):
-    """Channels-first: output plane q of an image sums `sources` input planes, and `repeat` of them share one."""
+    """Channels-first: `repeat` output planes read the same input."""
 
     images: int
     planes: int  # output planes of one image
-    sources: int
     repeat: int
-    x_plane: int
+    x_plane: int  # from what one output plane reads to what the next one does
     out_plane: int
     w_plane: int
     rows: int  # output rows of this phase
-    band: int  # rows of one call
+    band: int  # rows of one call; the last takes what is left, too
     row_start: int  # input row of the first row's first tap
     row_step: int  # input rows from one output row to the next
     out_start: int
@@ -56,9 +55,11 @@ class PixelWork(NamedTuple):
 @jit
 def _correlate_planes(slot, slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
     item = x.itemsize
-    bands = (g.rows + g.band - 1) // g.band
+    bands = max(g.rows // g.band, 1)
     pieces = g.images * g.planes * bands
-    joined = bands == 1 and g.sources == 1 and g.repeat == 1
+    flags = g.relu * RELU
+    if bias.size > 0:
+        flags |= BIAS
     while True:
         first = next_task(counter) * g.run
         if first >= pieces:
@@ -66,32 +67,27 @@ def _correlate_planes(slot, slots, counter, tile, sizes, table, x, zeros, w, bia
         end = min(first + g.run, pieces)
         while first < end:
             plane = first // bands
-            row = (first - plane * bands) * g.band
+            band = first - plane * bands
+            row = band * g.band
             q = plane % g.planes
-            count = min(end - first, g.planes - q) if joined else 1
+            count = min(end - first, g.planes - q) if bands == 1 and g.repeat == 1 else 1
             place = plane * g.out_plane + g.out_start + row * g.out_row
-            for source in range(g.sources):
-                flags = g.relu * RELU
-                if source > 0:
-                    flags |= ADD
-                elif bias.size > 0:
-                    flags |= BIAS
-                call_address(
-                    tile,
-                    (
-                        address_of(sizes),
-                        address_of(table),
-                        address_of(x) + (plane * g.sources + source) // g.repeat * g.x_plane * item,
-                        address_of(zeros),
-                        address_of(w) + (q * g.sources + source) * g.w_plane * item,
-                        address_of(out) + place * item,
-                        address_of(bias) + q * item,
-                        g.row_start + row * g.row_step,
-                        min(g.band, g.rows - row),
-                        count,
-                        flags,
-                    ),
-                )
+            call_address(
+                tile,
+                (
+                    address_of(sizes),
+                    address_of(table),
+                    address_of(x) + plane // g.repeat * g.x_plane * item,
+                    address_of(zeros),
+                    address_of(w) + q * g.w_plane * item,
+                    address_of(out) + place * item,
+                    address_of(bias) + q * item,
+                    g.row_start + row * g.row_step,
+                    g.rows - row if band == bands - 1 else g.band,
+                    count,
+                    flags,
+                ),
+            )
             first += count
 
 

@@ -17,11 +17,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastconv._kernels.depthwise_tiles import read_sizes
 from fastconv._kernels.grouped_tiles import GroupedShape, SpreadEmitter
 from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.jit import compile_callback
-from fastconv._kernels.simd import I64, integers
+from fastconv._kernels.simd import I64, integers, read_sizes
 
 CHANNELS = 4  # summed at a time: 12 sums of 3 taps leave registers for 3 vectors of dout and one of x
 _CHAINS = 8  # sums that keep two multiply-add units of 4 cycles busy

@@ -24,10 +24,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastconv._kernels.depthwise_tiles import read_sizes
 from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.jit import compile_callback
-from fastconv._kernels.simd import I64, Emitter, integers
+from fastconv._kernels.simd import I64, Emitter, integers, read_sizes
 
 BIAS, RELU = 1, 2  # flags
 

@@ -161,6 +161,12 @@ class Emitter:
         return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
 
 
+def read_sizes(simd: Emitter, kind, address) -> dict:
+    """The fields of a NamedTuple of sizes, loaded from its int64 table."""
+    table = simd.pointer(address, I64)
+    return {name: simd.builder.load(simd.at(table, i)) for i, name in enumerate(kind._fields)}
+
+
 @intrinsic
 def address_of(typingctx, array):
     """The address of an array's first element (`array.ctypes.data` would make the kernel uncacheable)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastconv._kernels.depthwise_tiles import Rows
+from fastconv._kernels.depthwise_rows import Rows
 from fastconv.algorithms.costs import ceil_div
 from fastconv.problem import ConvProblem
 
@@ -79,11 +79,3 @@ def tile_rows(cells: int, outputs: Outputs) -> Rows:
     if 2 <= taps <= _MOST_TAPS and (cells - 1) * outputs.stride + (taps - 1) * spacing < _MOST_READS:
         return Rows(cells, taps, outputs.stride, spacing)
     return Rows(cells, 1, 1, 1)
-
-
-def whole_cells(count: int, most: int = max(CELLS)) -> int:
-    """As `best_cells`, where rows that fill no tile go to a smaller one, which counts as two."""
-    return min(
-        (cells for cells in CELLS if cells <= min(count, most)),
-        key=lambda cells: count // cells + 2 * (count % cells > 0),
-    )

@@ -8,16 +8,15 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.depthwise import PixelWork, correlate_pixels
-from fastconv._kernels.depthwise_gradient import PixelGradientWork, gradient_pixels, pixel_gradient_tile
-from fastconv._kernels.depthwise_tiles import PixelSizes, pixel_tile
+from fastconv._kernels.depthwise_pixel_tile import PixelSizes, pixel_tile
+from fastconv._kernels.depthwise_rows import Rows
 from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.depthwise_axes import CELLS, Outputs, axis_outputs, best_cells, tile_rows, whole_cells
+from fastconv.algorithms.depthwise_axes import CELLS, Outputs, axis_outputs, best_cells, tile_rows
 from fastconv.problem import ConvProblem
-from fastconv.workspace import Scratch
 
-_RUN = 16  # dout columns of one gradient tile: with their rows and those of x they fit the first-level cache
+_MOST_UNROLLED = 9  # products of one sum
 _CYCLES_PER_VECTOR = 11.0  # as for planes
 _CYCLES_PER_TAP = 1.1
 
@@ -53,7 +52,7 @@ class _Axes:
             w_tap=across.kernel_step * self.w_steps[self.across], w_row=rows.kernel_step * self.w_steps[self.down],
             out_cell=rows.step * self.out_steps[self.down], out_column=self.out_steps[self.across],
             columns=self.outputs[self.across], cell_row=rows.stride, groups=len(rows.taps),
-            group_row=rows.offset_step, taps=len(across.taps), x_column=across.stride * self.x_steps[self.across],
+            group_row=rows.offset_step,
         )  # fmt: skip
         return np.array(sizes)
 
@@ -101,55 +100,16 @@ class PixelsPass:
         )  # fmt: skip
         return tile_rows(cells, rows), axes.sizes(rows), table.reshape(-1), work
 
+    def _unrolled(self, rows: Rows) -> int:
+        taps = max(len(phase.taps) for phase in self.axes.columns)
+        return taps if rows.taps > 1 and rows.taps * taps <= _MOST_UNROLLED else 0
+
     def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""
         slots = min(runtime.slots_for(self.problem.multiply_adds), self.threads)
         for rows, sizes, table, work in self.launches:
+            tile = pixel_tile(rows, self._unrolled(rows), self.problem.dtype.itemsize)
             runtime.run_on(
-                correlate_pixels, slots, np.zeros(1, np.int64), pixel_tile(rows, self.problem.dtype.itemsize).address,
-                sizes, table, operand, self.zeros, w, bias, out, work,
+                correlate_pixels, slots, np.zeros(1, np.int64), tile.address, sizes, table, operand,
+                self.zeros, w, bias, out, work,
             )  # fmt: skip
-
-
-class PixelsGradient:
-    """Gradient of the weights: `run(x, dout, dw)`."""
-
-    def __init__(self, problem: ConvProblem, threads: int):
-        self.problem, self.threads, p = problem, threads, problem
-        axes = _Axes(p, False)
-        (rows,), (columns,) = axes.rows, axes.columns
-        cells = whole_cells(rows.count, axes.most_cells)
-        self.tiles = [tile_rows(c, rows) for c in (cells, rows.count % cells or cells)]
-        self.sizes, step = axes.sizes(rows), axes.x_steps[axes.across]
-        table = []
-        for _, offset in columns.taps:
-            met = [o for o in range(columns.count) if 0 <= o * columns.stride + offset < axes.inputs[axes.across]]
-            table.append((offset * step, *((met[0], met[-1] + 1) if met else (0, 0))))
-        self.table = np.array(table).reshape(-1)
-        run = min(_RUN, columns.count)
-        self.zeros = np.zeros(run * columns.stride * step + p.F, p.dtype)
-        blocks = p.N * ceil_div(rows.count, cells)
-        splits = min(threads, blocks)
-        share = costs.split(p.F, ceil_div(threads, splits), MACHINE.lanes(p.dtype.itemsize))
-        self.work = PixelGradientWork(
-            images=p.N, channels=p.F, share=share, splits=splits, x_image=axes.x_image, dout_image=axes.out_image,
-            cells=cells, rows=rows.count, columns=columns.count, run=run, row_start=rows.offset_start,
-            row_step=rows.stride, dout_row=axes.out_steps[axes.down],
-        )  # fmt: skip
-        self.workspace = splits * p.taps * p.F * p.dtype.itemsize
-        self.cycles = _cycles(p, rows.count, 1, columns.count, p.taps)
-
-    def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
-        p, work = self.problem, self.work
-        slots = min(runtime.slots_for(p.multiply_adds), self.threads)
-        with Scratch() as scratch:
-            partial = dw.reshape(1, p.taps, p.F)
-            if work.splits > 1:
-                partial = scratch.take((work.splits, p.taps, p.F), p.dtype)
-            tiles = [pixel_gradient_tile(rows, p.dtype.itemsize).address for rows in self.tiles]
-            runtime.run_on(
-                gradient_pixels, slots, np.zeros(1, np.int64), *tiles, self.sizes, self.table, x, self.zeros, dout,
-                partial, work,
-            )  # fmt: skip
-            if work.splits > 1:
-                np.sum(partial, axis=0, out=dw.reshape(p.taps, p.F))

@@ -25,7 +25,7 @@ from fastconv.algorithms.grouped_units import (
     Units,
     packing_of,
     places_in,
-    runs,
+    run_length,
     tap_entries,
     units_at_once,
 )  # fmt: skip
@@ -56,12 +56,12 @@ class GroupedGradient:
         )
         self.dout = packing_of(p, p.OH, p.OW, p.F, units.filters, units.panels, band, p.OW, 0, 1)
         self.x_places, self.dout_places = places_in(self.x, around.left), places_in(self.dout, 0)
-        taps, _ = runs(columns)
+        taps = run_length(columns, units)
         pixels = _PIXELS
         self.shape = GroupedShape(pixels, taps, columns.stride, units.width)
         w_channel = p.taps * lanes
         self.entries = np.array(
-            tap_entries(rows, columns, around, self.x, p.group_channels, w_channel, p.KW * lanes, lanes), np.int64
+            tap_entries(rows, columns, around, self.x, p.group_channels, taps, w_channel, p.KW * lanes, lanes), np.int64
         ).reshape(-1)
         self.sizes = np.array(
             GradientSizes(

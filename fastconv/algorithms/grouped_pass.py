@@ -24,7 +24,7 @@ from fastconv.algorithms.grouped_units import (
     Units,
     packing_of,
     places_in,
-    runs,
+    run_length,
     tap_entries,
     units_at_once,
 )  # fmt: skip
@@ -109,9 +109,9 @@ class GroupedPass:
         self.cycles += CYCLES_PER_WEIGHT * p.F * p.group_channels * p.taps
         for rows in around.rows:
             for columns in around.columns:
-                taps, _ = runs(columns)
+                taps = run_length(columns, units)
                 shape = GroupedShape(_pixels(columns.count, columns.stride), taps, columns.stride, units.width)
-                own = tap_entries(rows, columns, around, packing, channels, per_channel, p.KW * per_tap, per_tap)
+                own = tap_entries(rows, columns, around, packing, channels, taps, per_channel, p.KW * per_tap, per_tap)
                 place = (rows.first * out_width + columns.first) * out_pixel
                 self.phases.append((0, 3 * len(entries), rows.first, place))
                 sizes.append(

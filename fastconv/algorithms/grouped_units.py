@@ -98,17 +98,20 @@ def places_in(packing: Packing, left: int) -> np.ndarray:
     return offsets(np.arange(packing.rows) * packing.row, (left + np.arange(packing.width)) * packing.lanes)
 
 
-def runs(columns: Outputs) -> tuple[int, list[tuple[int, int]]]:
-    """Taps of a row in runs of the same length, side by side: the length, and the first (tap, offset) of each."""
-    length = next(t for t in (3, 2, 1) if len(columns.taps) % t == 0) if columns.offset_step == 1 else 1
-    return length, list(columns.taps[::length])
+def run_length(columns: Outputs, units: Units) -> int:
+    """How many taps of a row are taken together: they lie side by side and divide the row's.
+
+    One channel leaves registers for the sums of 5 (7 spill some, which still is faster than one by one).
+    """
+    lengths = (7, 5, 3, 2, 1) if units.width == 1 else (3, 2, 1)
+    return next(t for t in lengths if len(columns.taps) % t == 0) if columns.offset_step == 1 else 1
 
 
 def tap_entries(
-    rows: Outputs, columns: Outputs, around: Rows, packing: Packing, channels: int, w_channel: int, w_row: int,
-    w_tap: int,
+    rows: Outputs, columns: Outputs, around: Rows, packing: Packing, channels: int, together: int, w_channel: int,
+    w_row: int, w_tap: int,
 ) -> list[tuple[int, int, int]]:  # fmt: skip
-    """See `grouped_tiles`: for every vector of channels, row tap and run of column taps."""
+    """See `grouped_tiles`: for every vector of channels, row tap and run of `together` column taps."""
     lanes = packing.lanes
     return [
         (
@@ -118,7 +121,7 @@ def tap_entries(
         )
         for block in range(packing.blocks)
         for kh, down in rows.taps
-        for kw, across in runs(columns)[1]
+        for kw, across in columns.taps[::together]
     ]
 
 
