@@ -8,8 +8,8 @@ from fastconv._kernels.depthwise_rows import Rows
 from fastconv.algorithms.costs import ceil_div
 from fastconv.problem import ConvProblem
 
-# Rows of one tile: multiples of 7 for networks that halve 224, of 8 for powers of two; few sizes, as each is compiled.
-CELLS = (7, 8, 4, 2, 1)
+# Rows of one tile: multiples of 7 for networks that halve 224, powers of two; few sizes, as each is compiled.
+CELLS = (7, 4, 2, 1)
 _MOST_TAPS = 7  # weights of one column of taps, beside 8 sums and an input vector, in 16 registers
 _MOST_READS = 22  # input rows of one tile
 

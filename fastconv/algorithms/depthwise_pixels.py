@@ -13,18 +13,12 @@ from fastconv._kernels.depthwise_rows import Rows
 from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.depthwise_axes import CELLS, Outputs, axis_outputs, best_cells, tile_rows
+from fastconv.algorithms.depthwise_axes import Outputs, axis_outputs, best_cells, tile_rows
 from fastconv.problem import ConvProblem
 
 _MOST_UNROLLED = 9  # products of one sum
 _CYCLES_PER_VECTOR = 11.0  # as for planes
 _CYCLES_PER_TAP = 1.1
-
-
-# Rows a multiple of 4 KB apart compete for the same 12 lines of the first-level cache: fewer of them at a time then
-# (8x512x14x14: 196 us with 4 rows, 233 us with 7).
-_COMPETING_BYTES = 4096
-_COMPETING_CELLS = 4
 
 
 class _Axes:
@@ -38,8 +32,6 @@ class _Axes:
         computed = [best_cells(count) * ceil_div(count, best_cells(count)) / count for count in outputs]
         self.down, self.across = (0, 1) if computed[0] <= 1.5 * computed[1] else (1, 0)
         self.inputs, self.outputs = inputs, outputs
-        competing = self.x_steps[self.down] * p.dtype.itemsize % _COMPETING_BYTES == 0
-        self.most_cells = _COMPETING_CELLS if competing else max(CELLS)
         self.w_steps = p.F * p.KW, p.F
         self.x_image, self.out_image = inputs[0] * inputs[1] * p.F, outputs[0] * outputs[1] * p.F
         self.rows, self.columns = axis_outputs(p, self.down, gradient), axis_outputs(p, self.across, gradient)
@@ -74,14 +66,14 @@ class PixelsPass:
         self.workspace = 0
         stride = p.stride[axes.across] if gradient else 1
         self.cycles = sum(
-            _cycles(p, rows.count, best_cells(rows.count, axes.most_cells), axes.outputs[axes.across],
+            _cycles(p, rows.count, best_cells(rows.count), axes.outputs[axes.across],
                     len(rows.taps) * (p.KH, p.KW)[axes.across] / stride)
             for rows in axes.rows
         )  # fmt: skip
 
     def _launch(self, rows: Outputs, relu: bool) -> tuple[Any, ...]:
         p, axes = self.problem, self.axes
-        cells, across = best_cells(rows.count, axes.most_cells), axes.across
+        cells, across = best_cells(rows.count), axes.across
         table = np.zeros((axes.outputs[across], 3), np.int64)
         for phase in axes.columns:
             for m in range(phase.count):
