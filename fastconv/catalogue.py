@@ -79,6 +79,7 @@ EDGES = (
     Case("groups of 2, uneven padding", 1, 14, 8, 12, 14, 2, 4, (3, 2), ((2, 1), (0, 3)), (2, 1), 7),
     Case("groups of 12 and 20", 1, 24, 7, 11, 40, 3, 5, 1, ((1, 1), (2, 2)), (1, 2), 2),
     Case("depthwise", 2, 16, 13, 13, 16, 3, 3, 1, 1, 1, 16),
+    Case("depthwise, rows of 7", 2, 9, 9, 7, 9, 3, 3, 1, 1, 1, 9),
     Case("depthwise, two filters each", 1, 5, 9, 9, 10, 3, 3, 2, 1, 1, 5),
     Case("depthwise, tails", 2, 17, 15, 35, 17, 3, 3, 1, ((0, 2), (2, 1)), 1, 17),
     Case("depthwise 5x5 stride 2", 1, 3, 23, 72, 3, 5, 5, 2, 2, 1, 3),
