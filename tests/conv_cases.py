@@ -42,7 +42,7 @@ TINY_OF_MODULES = {
     gradient_panels: {"_DEPTH_BLOCK": 8},
     pixel_panels: {"_PANEL_BYTES": 2048},
     product: {"_DEPTH_BLOCK": 8},
-    over_rows: {"_TILES": 2, "_BAND_VECTORS": 5},
+    over_rows: {"_PIECES_BYTES": 1024, "_BAND_VECTORS": 5},
     fft: {"WEIGHT_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     fft_gradient: {"SPECTRA_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     grouped_units: {"TASK_BYTES": 2048, "_LINE_BYTES": 64},

@@ -19,8 +19,7 @@ def _declines(problem: ConvProblem, direction: str) -> str | None:
 
 
 def _forward(problem: ConvProblem, threads: int, relu: bool) -> OverRowsPass | OverFiltersPass:
-    # Neighbours in a row of `out` must be neighbours in memory; pixels are not split by stride.
-    if problem.channels_last and (problem.F > 1 or (problem.C > 1 and problem.stride != (1, 1))):
+    if OverRowsPass.declines(problem):
         return OverFiltersPass(problem, threads, packed=False, gradient=False, relu=relu)
     return OverRowsPass(problem, threads, relu=relu)
 
