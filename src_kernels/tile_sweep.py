@@ -11,7 +11,7 @@ tile of one long run (`register_tile`) would go through scratch wherever rows of
 Contract: all pointers are addresses as integers, tables are int64, in elements. Nothing is masked: rows and vectors
 all exist. Callers repeat rows, and let the last vector of a row overlap the one before: the same numbers are computed
 and stored twice (masked stores take tens of cycles on AVX2 processors of AMD: 3x3 over 28x28 took 3 times as long).
-`bias` holds one number per row, or per lane of all vectors with LANES; zeros where there is none.
+`bias` holds one number per row, or per lane of all vectors with `lane_bias`; zeros where there is none.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ ARGUMENTS = 15
 
 
 @cache
-def tile_sweep(rows: int, vectors: int, itemsize: int):
+def tile_sweep(rows: int, vectors: int, itemsize: int, *, lane_bias: bool):
     """The compiled sweep of `rows` x `vectors` accumulators; `.address` is what `call_address` takes."""
-    ROWS, VECTORS, ITEMSIZE, BITS = rows, vectors, itemsize, MACHINE.vector_bits
+    ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS = rows, vectors, itemsize, MACHINE.vector_bits, int(lane_bias)
 
     def sweep(tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu):
         _emit_sweep(
-            ROWS, VECTORS, ITEMSIZE, BITS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol,
-            bias, relu,
+            ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow,
+            ccol, bias, relu,
         )  # fmt: skip
 
     return compile_callback(sweep, integers(ARGUMENTS))
@@ -47,24 +47,25 @@ def tile_sweep(rows: int, vectors: int, itemsize: int):
 
 @intrinsic(prefer_literal=True)
 def _emit_sweep(
-    typingctx, ROWS, VECTORS, ITEMSIZE, BITS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol,
-    bias, relu,
+    typingctx, ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c,
+    crow, ccol, bias, relu,
 ):  # fmt: skip
     shape = [t.literal_value for t in (ROWS, VECTORS, ITEMSIZE)]
+    lane_bias = bool(LANE_BIAS.literal_value)
     signature = types.void(
-        ROWS, VECTORS, ITEMSIZE, BITS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias,
-        relu,
+        ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow,
+        ccol, bias, relu,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
-        _SweepEmitter(builder, *shape, pinned=True).emit(*args[4:])
+        _SweepEmitter(builder, *shape, pinned=True).emit(lane_bias, *args[5:])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 class _SweepEmitter(TileEmitter):
-    def emit(self, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu):
+    def emit(self, lane_bias, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu):
         simd, builder = self.simd, self.builder
         a, b, c, bias = (simd.pointer(p) for p in (a, b, c, bias))
         arow, acol, brow, bcol, crow, ccol = (simd.pointer(p, I64) for p in (arow, acol, brow, bcol, crow, ccol))
@@ -81,10 +82,15 @@ class _SweepEmitter(TileEmitter):
             a_rows = [simd.at(a, entry(arow, first_row, m)) for m in rows]
             b_vectors = [simd.at(b, entry(bcol, first_vector, v)) for v in vectors]
             c_vectors = [entry(ccol, first_vector, v) for v in vectors]
-            start = [simd.broadcast(builder.load(simd.at(bias, m))) for m in rows]
+            if lane_bias:
+                lanes = [simd.load(simd.at(bias, v * simd.lanes)) for v in vectors]
+                start = [lanes[v] for _, v in self.cells]
+            else:
+                numbers = [simd.broadcast(builder.load(simd.at(bias, m))) for m in rows]
+                start = [numbers[m] for m, _ in self.cells]
             sums = self.multiply(
                 depth, a_rows, acol, lambda offset, v: simd.at(b_vectors[v], offset), brow, [None] * self.vectors,
-                [start[m] for m, v in self.cells],
+                start,
             )  # fmt: skip
             for m in rows:
                 c_row = simd.at(c, entry(crow, first_row, m))

@@ -151,18 +151,22 @@ def test_tile_sweep(shape, dtype):
     for along_b, depth, relu in product((True, False), (0, 1, 7), (0, 1)):
         count, places = (rows, tiles * vectors) if along_b else (tiles * rows, vectors)
         bcol, ccol = (2 * lanes * rng.permutation(places) for _ in range(2))
-        a, bias = rng.standard_normal((count, depth + 1)).astype(dtype), rng.standard_normal(rows).astype(dtype)
+        a, bias = (
+            rng.standard_normal((count, depth + 1)).astype(dtype),
+            rng.standard_normal(rows if along_b else vectors * lanes).astype(dtype),
+        )
         b = np.full((depth, 2 * lanes * places), np.nan, dtype)
         c = np.full((count, 2 * lanes * places), np.nan, dtype)
         expected = c.astype(np.float64)
-        for source, target in zip(bcol, ccol, strict=True):
+        for v, (source, target) in enumerate(zip(bcol, ccol, strict=True)):
+            start = np.resize(bias, (count, 1)) if along_b else bias[v * lanes : (v + 1) * lanes]
             b[:, source : source + lanes] = rng.standard_normal((depth, lanes))
-            total = a[:, :depth].astype(np.float64) @ b[:, source : source + lanes] + np.resize(bias, count)[:, None]
+            total = a[:, :depth].astype(np.float64) @ b[:, source : source + lanes] + start
             expected[:, target : target + lanes] = np.maximum(total, 0) if relu else total
         arow, acol = np.arange(count) * (depth + 1), np.arange(depth)
         brow, crow = np.arange(depth) * b.shape[1], np.arange(count) * c.shape[1]
         down, right = (0, vectors) if along_b else (rows, 0)
-        tile_sweep(rows, vectors, itemsize).ctypes(
+        tile_sweep(rows, vectors, itemsize, lane_bias=not along_b).ctypes(
             tiles, down, right, depth, address(a), address(arow), address(acol), address(b), address(brow),
             address(bcol), address(c), address(crow), address(ccol), address(bias), relu,
         )  # fmt: skip
@@ -176,7 +180,7 @@ def test_tile_sweep_keeps_nan():
     a, b = np.ones((rows, 1), np.float32), np.full(lanes, np.nan, np.float32)
     c, bias, zeros = np.zeros((rows, lanes), np.float32), np.zeros(rows, np.float32), np.zeros(vectors, np.int64)
     arow, crow = np.arange(rows), np.arange(rows) * lanes
-    tile_sweep(rows, vectors, itemsize).ctypes(
+    tile_sweep(rows, vectors, itemsize, lane_bias=False).ctypes(
         1, 0, vectors, 1, address(a), address(arow), address(zeros), address(b), address(zeros), address(zeros),
         address(c), address(crow), address(zeros), address(bias), 1,
     )  # fmt: skip
