@@ -88,28 +88,18 @@ def _emit_copy(typingctx, ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step):
         dst, drow, src, srow, rows, n, step = args[2:]
         dst, src = simd.pointer(dst), simd.pointer(src)
         drow, srow = simd.pointer(drow, I64), simd.pointer(srow, I64)
-        lanes = I64(simd.lanes)
-        vectors = builder.sdiv(n, lanes)
-        whole = builder.mul(vectors, lanes)
-        has_tail = builder.icmp_signed("<", whole, n)
-        # The last numbers are copied as a whole vector that overlaps the one before, where there is one: masked
-        # stores take tens of cycles on AVX2 processors of AMD.
-        short = builder.icmp_signed("<", n, lanes)
-        last, tail = builder.sub(n, lanes), simd.first_lanes(n)
         contiguous = builder.icmp_signed("==", step, I64(1))
         with cgutils.for_range(builder, rows) as row:
             to = simd.at(dst, builder.load(simd.at(drow, row.index)))
             source = simd.at(src, builder.load(simd.at(srow, row.index)))
+
+            def copy(first, count, to=to, source=source):
+                mask = None if count is None else simd.first_lanes(count)
+                simd.store(simd.load(simd.at(source, first), mask), simd.at(to, first), mask)
+
             with builder.if_else(contiguous) as (vectorised, scattered):
                 with vectorised:
-                    with cgutils.for_range(builder, vectors) as v:
-                        offset = builder.mul(v.index, lanes)
-                        simd.store(simd.load(simd.at(source, offset)), simd.at(to, offset))
-                    with builder.if_then(has_tail), builder.if_else(short) as (masked, overlapping):
-                        with masked:
-                            simd.store(simd.load(source, tail), to, tail)
-                        with overlapping:
-                            simd.store(simd.load(simd.at(source, last)), simd.at(to, last))
+                    _cover(simd, n, copy)
                 with scattered, cgutils.for_range(builder, n) as i:
                     value = builder.load(simd.at(source, i.index))
                     builder.store(value, simd.at(to, builder.mul(i.index, step)))
@@ -182,19 +172,23 @@ def _emit_interleave(typingctx, ITEMSIZE, BITS, dst, a, b, pairs, single):
         dst, a, b = simd.pointer(dst), simd.pointer(a), simd.pointer(b)
         lanes = simd.lanes
         merged = [source for i in range(lanes) for source in (i, lanes + i)]
-        count = builder.add(builder.mul(pairs, I64(2)), single)
-        vectors = builder.sdiv(builder.add(builder.add(pairs, single), I64(lanes - 1)), I64(lanes))
-        with cgutils.for_range(builder, vectors) as loop:
-            first = builder.mul(loop.index, I64(lanes))
-            to = builder.mul(first, I64(2))
-            left = simd.load(simd.at(a, first), simd.first_lanes(builder.sub(builder.add(pairs, single), first)))
-            right = simd.load(simd.at(b, first), simd.first_lanes(builder.sub(pairs, first)))
+
+        def interleave(first, count):
+            mask = None if count is None else simd.first_lanes(count)
+            halves = simd.load(simd.at(a, first), mask), simd.load(simd.at(b, first), mask)
+            twice = builder.mul(first, I64(2))
             for half in range(2):
-                place = builder.add(to, I64(half * lanes))
-                mask = simd.first_lanes(builder.sub(count, place))
-                simd.store(
-                    simd.shuffle(left, right, merged[half * lanes : (half + 1) * lanes]), simd.at(dst, place), mask
+                mask = (
+                    None
+                    if count is None
+                    else simd.first_lanes(builder.sub(builder.mul(count, I64(2)), I64(half * lanes)))
                 )
+                numbers = simd.shuffle(*halves, merged[half * lanes : (half + 1) * lanes])
+                simd.store(numbers, simd.at(dst, builder.add(twice, I64(half * lanes))), mask)
+
+        _cover(simd, pairs, interleave)
+        with builder.if_then(builder.icmp_signed("!=", single, I64(0))):
+            builder.store(builder.load(simd.at(a, pairs)), simd.at(dst, builder.mul(pairs, I64(2))))
         return context.get_dummy_value()
 
     return types.void(ITEMSIZE, BITS, dst, a, b, pairs, single), codegen
@@ -209,20 +203,42 @@ def _emit_separate(typingctx, ITEMSIZE, BITS, a, b, src, pairs):
         a, b, src, pairs = args[2:]
         a, b, src = simd.pointer(a), simd.pointer(b), simd.pointer(src)
         lanes = simd.lanes
-        count = builder.mul(pairs, I64(2))
-        with cgutils.for_range(builder, builder.sdiv(builder.add(pairs, I64(lanes - 1)), I64(lanes))) as loop:
-            first = builder.mul(loop.index, I64(lanes))
+
+        def separate(first, count):
+            twice = builder.mul(first, I64(2))
             halves = []
             for half in range(2):
-                place = builder.add(builder.mul(first, I64(2)), I64(half * lanes))
-                halves.append(simd.load(simd.at(src, place), simd.first_lanes(builder.sub(count, place))))
-            mask = simd.first_lanes(builder.sub(pairs, first))
+                mask = (
+                    None
+                    if count is None
+                    else simd.first_lanes(builder.sub(builder.mul(count, I64(2)), I64(half * lanes)))
+                )
+                halves.append(simd.load(simd.at(src, builder.add(twice, I64(half * lanes))), mask))
             for parity, target in enumerate((a, b)):
                 numbers = simd.shuffle(*halves, list(range(parity, 2 * lanes, 2)))
-                simd.store(numbers, simd.at(target, first), mask)
+                simd.store(numbers, simd.at(target, first), None if count is None else simd.first_lanes(count))
+
+        _cover(simd, pairs, separate)
         return context.get_dummy_value()
 
     return types.void(ITEMSIZE, BITS, a, b, src, pairs), codegen
+
+
+def _cover(simd: Emitter, n, body):
+    """body(first, None) for whole vectors that cover `n` numbers, body(0, n) for fewer numbers than a vector has.
+
+    The last vector overlaps the one before: masked stores take tens of cycles on AVX2 processors of AMD (separating
+    pairs of 224 numbers: 10 times as long).
+    """
+    builder, lanes = simd.builder, I64(simd.lanes)
+    with builder.if_else(builder.icmp_signed(">=", n, lanes)) as (many, few):
+        with many:
+            last = builder.sub(n, lanes)
+            with cgutils.for_range(builder, builder.sdiv(builder.sub(builder.add(n, lanes), I64(1)), lanes)) as loop:
+                first = builder.mul(loop.index, lanes)
+                body(builder.select(builder.icmp_signed("<", first, last), first, last), None)
+        with few:
+            body(I64(0), n)
 
 
 def transposed(simd: Emitter, block: list) -> list:

@@ -94,15 +94,15 @@ class TileEmitter:
                     self._add_lane_bias(sums, bias, flags, masks)
                     self.store(sums, place_c, crow, rows, flags, masks)
 
-    def multiply(self, depth, a_rows, acol, place_b, brow, masks):
+    def multiply(self, depth, a_rows, acol, place_b, brow, masks, start=None):
         """The loop over k; returns the accumulators. LLVM turns the allocated cells into registers.
 
-        `place_b(brow[k], v)` is where vector v of row k lies.
+        `place_b(brow[k], v)` is where vector v of row k lies; `start` what each cell begins with, zero by default.
         """
         simd, builder = self.simd, self.builder
         cells = {cell: cgutils.alloca_once_value(builder, simd.zero()) for cell in self.cells}
-        for cell in self.cells:
-            builder.store(simd.zero(), cells[cell])
+        for i, cell in enumerate(self.cells):
+            builder.store(simd.zero() if start is None else start[i], cells[cell])
         with cgutils.for_range(builder, depth) as loop:
             b_row = builder.load(simd.at(brow, loop.index))
             column = builder.load(simd.at(acol, loop.index))

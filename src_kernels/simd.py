@@ -134,7 +134,7 @@ class Emitter:
         """The same vector, which must be computed before what follows an empty assembler statement like this one.
 
         `keep_order` holds back loads only; arithmetic whose operands all lie in registers sinks below it, until the
-        registers run out: the 8 x 3 `dot_tile` then took 24 instead of 14 cycles a step, `row_tile` 20 instead of 13.
+        registers run out: the 8 x 3 `dot_tile` then took 24 instead of 14 cycles a step, `tile_sweep` 20 instead of 13.
         """
         register = "w" if MACHINE.name == "NEON" else "v"
         kind = ir.FunctionType(self.vector, [self.vector])

@@ -12,7 +12,7 @@ from fastconv._kernels.blocks import copy_block, interleave_pairs, separate_pair
 from fastconv._kernels.dot_tile import dot_tile, fold_lanes
 from fastconv._kernels.isa import MACHINE, TileShape, best_tile
 from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU, ROW_BIAS, register_tile
-from fastconv._kernels.row_tile import row_tile
+from fastconv._kernels.tile_sweep import tile_sweep
 
 SHAPES = [(rows, vectors) for rows, vectors, _ in MACHINE.tiles]
 DTYPES = [np.float32, np.float64]
@@ -143,31 +143,48 @@ def test_dot_tile(shape, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_row_tile(shape, dtype):
-    """Vectors of any width at any place, and the flags; cells that are not of the tile hold NaN."""
+def test_tile_sweep(shape, dtype):
+    """Tiles that move along B or along A, vectors at any place; cells that are not of the tiles hold NaN."""
     itemsize = np.dtype(dtype).itemsize
-    lanes, (rows, vectors), depth = MACHINE.lanes(itemsize), shape, 7
+    lanes, (rows, vectors), tiles = MACHINE.lanes(itemsize), shape, 3
     rng = np.random.default_rng(1)
-    for count, whole, flags in product((1, rows), (0, 1), (0, ROW_BIAS | RELU, ADD)):
-        width = np.full(vectors, lanes) if whole else np.arange(vectors) % (lanes + 1)
-        bcol, ccol = (2 * lanes * rng.permutation(vectors) for _ in range(2))
-        a, bias = rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal(rows).astype(dtype)
-        b, c = np.full((depth, 2 * lanes * vectors), np.nan, dtype), np.full((rows, 2 * lanes * vectors), np.nan, dtype)
+    for along_b, depth, relu in product((True, False), (0, 1, 7), (0, 1)):
+        count, places = (rows, tiles * vectors) if along_b else (tiles * rows, vectors)
+        bcol, ccol = (2 * lanes * rng.permutation(places) for _ in range(2))
+        a, bias = (
+            rng.standard_normal((count, depth + 1)).astype(dtype),
+            rng.standard_normal(rows if along_b else vectors * lanes).astype(dtype),
+        )
+        b = np.full((depth, 2 * lanes * places), np.nan, dtype)
+        c = np.full((count, 2 * lanes * places), np.nan, dtype)
         expected = c.astype(np.float64)
-        for v in range(vectors):
-            source, target = slice(bcol[v], bcol[v] + width[v]), slice(ccol[v], ccol[v] + width[v])
-            b[:, source] = rng.standard_normal((depth, width[v]))
-            c[:, target] = 1
-            total = a.astype(np.float64) @ b[:, source] + bool(flags & ADD) + (bias[:, None] if flags & ROW_BIAS else 0)
-            expected[:count, target] = (np.maximum(total, 0) if flags & RELU else total)[:count]
-            expected[count:, target] = 1
-        arow, acol = np.arange(rows) * depth, np.arange(depth)
-        brow, crow = np.arange(depth) * b.shape[1], np.arange(rows) * c.shape[1]
-        row_tile(rows, vectors, itemsize).ctypes(
-            depth, address(a), address(arow), address(acol), address(b), address(brow), address(bcol), address(c),
-            address(crow), address(ccol), address(width), count, whole, address(bias), flags,
+        for v, (source, target) in enumerate(zip(bcol, ccol, strict=True)):
+            start = np.resize(bias, (count, 1)) if along_b else bias[v * lanes : (v + 1) * lanes]
+            b[:, source : source + lanes] = rng.standard_normal((depth, lanes))
+            total = a[:, :depth].astype(np.float64) @ b[:, source : source + lanes] + start
+            expected[:, target : target + lanes] = np.maximum(total, 0) if relu else total
+        arow, acol = np.arange(count) * (depth + 1), np.arange(depth)
+        brow, crow = np.arange(depth) * b.shape[1], np.arange(count) * c.shape[1]
+        down, right = (0, vectors) if along_b else (rows, 0)
+        tile_sweep(rows, vectors, itemsize, lane_bias=not along_b).ctypes(
+            tiles, down, right, depth, address(a), address(arow), address(acol), address(b), address(brow),
+            address(bcol), address(c), address(crow), address(ccol), address(bias), relu,
         )  # fmt: skip
         np.testing.assert_allclose(c, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+def test_tile_sweep_keeps_nan():
+    """ReLU makes no zero of NaN."""
+    itemsize, lanes = 4, MACHINE.lanes(4)
+    rows, vectors = SHAPES[0]
+    a, b = np.ones((rows, 1), np.float32), np.full(lanes, np.nan, np.float32)
+    c, bias, zeros = np.zeros((rows, lanes), np.float32), np.zeros(rows, np.float32), np.zeros(vectors, np.int64)
+    arow, crow = np.arange(rows), np.arange(rows) * lanes
+    tile_sweep(rows, vectors, itemsize, lane_bias=False).ctypes(
+        1, 0, vectors, 1, address(a), address(arow), address(zeros), address(b), address(zeros), address(zeros),
+        address(c), address(crow), address(zeros), address(bias), 1,
+    )  # fmt: skip
+    assert np.isnan(c).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

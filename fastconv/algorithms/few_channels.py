@@ -1,7 +1,7 @@
 """Few channels on either side: arrangements in which neither a vector nor a tile's rows run along them.
 
-Forward (channels-first) has vectors along output rows, stored straight into `out`. The gradient of x multiplies by
-columns, rows being all C * KH * KW of them. The gradient of w takes dot products along output pixels.
+Forward has vectors along output rows (channels-first) or over filters, stored straight into `out`. The gradient of x
+multiplies by columns, rows being all C * KH * KW of them. The gradient of w takes dot products along output pixels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.gradient_columns import GradientColumnsPass
 from fastconv.algorithms.over_filters import OverFiltersPass
-from fastconv.algorithms.over_rows import OverRowsPass
+from fastconv.algorithms.sweeps import SweepsPass
 from fastconv.algorithms.weight_dots import WeightDotsPass
 from fastconv.problem import ConvProblem
 
@@ -18,11 +18,10 @@ def _declines(problem: ConvProblem, direction: str) -> str | None:
     return WeightDotsPass.declines(problem) if direction == "gradient_w" else None
 
 
-def _forward(problem: ConvProblem, threads: int, relu: bool) -> OverRowsPass | OverFiltersPass:
-    # Neighbours in a row of `out` must be neighbours in memory; pixels are not split by stride.
-    if problem.channels_last and (problem.F > 1 or (problem.C > 1 and problem.stride != (1, 1))):
+def _forward(problem: ConvProblem, threads: int, relu: bool) -> SweepsPass | OverFiltersPass:
+    if SweepsPass.declines(problem):
         return OverFiltersPass(problem, threads, packed=False, gradient=False, relu=relu)
-    return OverRowsPass(problem, threads, relu=relu)
+    return SweepsPass(problem, threads, relu=relu)
 
 
 def _gradient_x(problem: ConvProblem, threads: int) -> GradientColumnsPass:

@@ -17,9 +17,9 @@ from fastconv.algorithms.pixel_grids import PixelGrid, forward_grids, gradient_g
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
-# Tiles of few rows pass many planes of dout in short pieces: beyond the first-level cache they wait for them
-# (3 channels, 64 filters: 2 to 3 times the arithmetic; 1 channel, 16 filters: 1.1 times).
-_FEW_ROWS, _PIECES_BYTES, _PIECES_SLOWDOWN = 4, 16 * 1024, 1.5
+# Tiles of few rows wait for what they pass, a row of each plane of dout after another: 5 to 20 cycles each measured
+# (gradients of 3x3 to 11x11, one and three channels, 16 to 64 filters, both layouts).
+_FEW_ROWS, _CYCLES_PER_PIECE = 4, 10.0
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,10 @@ class OverPixelsPass:
             # Results leave for memory: 0.7 to 1.4 cycles each measured with 64 filters of 3x3x3 and 7x7x3.
             results = g.rows * g.cols * g.filters * p.N * g.groups
             storing = results * (costs.CYCLES_PER_RUN / min(g.cols, g.tile_cols) + g.out_col * item * 6 / 64)
-        pieces = self.source.channels // g.groups * tile.cols * item
-        slowdown = _PIECES_SLOWDOWN if tile.rows <= _FEW_ROWS and pieces >= _PIECES_BYTES else 1.0
-        cycles = tile.cycles_for(g.filters, tiles * tile.cols, depth, g.depth_block) * slowdown
+        cycles = tile.cycles_for(g.filters, tiles * tile.cols, depth, g.depth_block)
+        if tile.rows <= _FEW_ROWS:
+            pieces = depth / max(p.KW / p.stride[1], 1)  # rows of planes that a tile passes
+            cycles += ceil_div(g.filters, tile.rows) * tiles * pieces * _CYCLES_PER_PIECE
         planes = ceil_div(g.filters, tile.rows) * tiles * self.source.channels // g.groups
         return (cycles + planes * costs.CYCLES_PER_PLANE) * g.groups * p.N + storing
 

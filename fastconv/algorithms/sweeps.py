@@ -1,0 +1,173 @@
+"""Forward of few channels with a tile that sweeps over pixels: tables and sizes, made once per problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.isa import MACHINE, TileShape, tile_shapes
+from fastconv._kernels.sweeps import Sweeps, sweeps
+from fastconv._kernels.tile_sweep import tile_sweep
+from fastconv.algorithms import costs
+from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.operands import Operand
+from fastconv.algorithms.tables import offsets
+from fastconv.algorithms.tap_planes import tap_planes
+from fastconv.problem import ConvProblem
+from fastconv.workspace import Scratch
+
+_PIECES_BYTES = 32 * 1024  # of x, while all filters pass by; 16 KB took 1.06 times as long with 16 channels, 8 KB 1.2
+_BAND_ENTRIES = 1024  # places of one task, in tables of some ten kilobytes
+_CYCLES_PER_TILE = 35.0  # beside its steps: 12 to 40 measured (3x3 to 7x7, one and three channels)
+# Operands of a tile that overflow the first-level cache: 32 channels of 5x10 took 1.4 times as long as 16 of 5x5.
+_L1_BYTES, _BEYOND_L1 = 32 * 1024, 1.35
+# Channels-last, a panel's weights lie F numbers apart, in few lines of that cache: beyond its size `direct`, which
+# packs them, was 1.05 (5x5x16, 32 filters) to 1.19 times as fast (7x7x3, 64 filters).
+_FAR_WEIGHTS = 1.12
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where numbers lie in x, w and out: what a tile's vectors begin with, and what its rows are.
+
+    An entry of `columns` is a pixel of an output row, or a vector of them; one of `filters` is a vector, or a filter.
+    """
+
+    source: Operand
+    x_taps: np.ndarray
+    w_taps: np.ndarray
+    columns: np.ndarray  # of one output row
+    x_row: int  # from an output row to the next, and from a column to the next
+    x_col: int
+    out_col: int
+    filters: np.ndarray  # of one group
+    w_filter: int
+    out_filter: int
+
+
+def _vectors(numbers: int, lanes: int) -> np.ndarray:
+    """The first numbers of the vectors that cover a row; the last one overlaps the one before."""
+    return np.minimum(np.arange(ceil_div(numbers, lanes)) * lanes, numbers - lanes)
+
+
+def _pixels_in_vectors(p: ConvProblem, lanes: int) -> _Places:
+    source, x_taps = tap_planes(p)
+    depth = x_taps.size
+    return _Places(
+        source, x_taps, np.arange(depth), _vectors(p.OW, lanes), source.cols, 1, 1, np.arange(p.group_filters), depth,
+        p.OH * p.OW,
+    )  # fmt: skip
+
+
+def _filters_in_vectors(p: ConvProblem, lanes: int) -> _Places:
+    source = Operand(True, True, p.C, p.H, p.W, p.pads[0][0], p.pads[1][0], *p.padded)
+    down, across = np.arange(p.KH) * p.dilation[0] * source.row_step, np.arange(p.KW) * p.dilation[1] * p.C
+    x_taps = offsets(down, across, np.arange(p.group_channels))
+    return _Places(
+        source, x_taps, np.arange(x_taps.size) * p.F, np.arange(p.OW), p.stride[0] * source.row_step,
+        p.stride[1] * p.C, p.F, _vectors(p.group_filters, lanes), 1, 1,
+    )  # fmt: skip
+
+
+class SweepsPass:
+    """`run(x, w, bias, out)`; all arrays C-contiguous."""
+
+    @staticmethod
+    def declines(p: ConvProblem) -> bool:
+        """Neighbours in a row of `out` must fill a vector; channels-last planes are not split by stride."""
+        lanes = MACHINE.lanes(p.dtype.itemsize)
+        if p.channels_last and p.F > 1:
+            return p.group_filters < lanes
+        return p.OW < lanes or (p.channels_last and p.C > 1 and p.stride != (1, 1))
+
+    def __init__(self, problem: ConvProblem, threads: int, *, relu: bool = False):
+        self.problem, self.threads = problem, threads
+        p, itemsize = problem, problem.dtype.itemsize
+        lanes = MACHINE.lanes(itemsize)
+        self.pixels_are_rows = p.channels_last and p.F > 1
+        places = (_filters_in_vectors if self.pixels_are_rows else _pixels_in_vectors)(p, lanes)
+        self.source, self.x_taps, self.w_taps = places.source, places.x_taps, places.w_taps
+        depth, columns = self.x_taps.size, places.columns.size
+
+        def arithmetic(shape: TileShape) -> float:
+            rows, vectors = p.OH * columns, places.filters.size
+            if not self.pixels_are_rows:
+                rows, vectors = vectors, rows
+            return shape.cycles_for(rows, vectors * lanes, depth)
+
+        self.tile = min(tile_shapes(itemsize), key=arithmetic)
+        pixel_entries, filter_entries = self.tile.vectors, self.tile.rows
+        if self.pixels_are_rows:
+            pixel_entries, filter_entries = filter_entries, pixel_entries
+        image_bytes = self.source.scratch_bytes(itemsize)
+        self.images = costs.images_at_once(image_bytes, p.N)
+
+        tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
+        band = ceil_div(p.OH, ceil_div(tasks, self.images * p.groups))
+        band = max(min(band, _BAND_ENTRIES // columns), 1)
+        bands = ceil_div(p.OH, band)
+        heights = band, p.OH - (bands - 1) * band
+        band_tiles, last_tiles = (ceil_div(rows * columns, pixel_entries) for rows in heights)
+        entries = band_tiles * pixel_entries
+        self.x_places, self.pixels_to = (
+            np.array([_filled(offsets(np.arange(n) * row, places.columns * col), entries) for n in heights])
+            for row, col in ((places.x_row, places.x_col), (p.OW * places.out_col, places.out_col))
+        )
+        panels = ceil_div(places.filters.size, filter_entries)
+        filters = _filled(places.filters, panels * filter_entries)
+        self.w_places, self.filters_to = filters * places.w_filter, filters * places.out_filter
+        first_of_groups = np.arange(p.groups) * p.group_filters
+        self.biases = offsets(first_of_groups, filters, np.arange(lanes if self.pixels_are_rows else 1))
+        self.no_bias = np.zeros(self.biases.size, p.dtype)
+
+        step = p.stride[1] if self.pixels_are_rows else lanes  # numbers of x's row that an entry adds, of each channel
+        piece_bytes = p.group_channels * p.KH * pixel_entries * step * itemsize
+        plane, out_filter = p.OH * p.OW, places.out_filter
+        self.geometry = Sweeps(
+            images=self.images, groups=p.groups, bands=bands, panels=panels,
+            share=costs.split(panels, tasks // (self.images * p.groups * bands), 1), band_tiles=band_tiles,
+            last_tiles=last_tiles, tiles=max(_PIECES_BYTES // piece_bytes, 1),
+            pixels_are_rows=int(self.pixels_are_rows), pixel_entries=pixel_entries, filter_entries=filter_entries,
+            x_image=self.source.image, x_group=p.group_channels * self.source.channel_step, x_band=band * places.x_row,
+            w_group=p.group_filters * places.w_filter, out_image=p.F * plane, out_group=p.group_filters * out_filter,
+            out_band=band * p.OW * places.out_col, bias_panel=self.biases.size // (p.groups * panels), relu=int(relu),
+        )  # fmt: skip
+        self.workspace = self.images * image_bytes
+        steps = depth * self.tile.cycles
+        weights = filter_entries * (lanes if self.pixels_are_rows else 1)
+        if piece_bytes + weights * depth * itemsize > _L1_BYTES:
+            steps *= _BEYOND_L1
+        elif self.pixels_are_rows and p.group_filters * depth * itemsize > _L1_BYTES:
+            steps *= _FAR_WEIGHTS
+        turns = 0.0 if self.pixels_are_rows else p.group_channels * costs.CYCLES_PER_PLANE
+        tiles = panels * p.groups * ((bands - 1) * band_tiles + last_tiles)
+        copying = 2 * image_bytes * costs.CYCLES_PER_BYTE_MOVED
+        if self.source.stride != (1, 1):
+            copying += self.source.image * costs.cycles_per_split(self.source.stride[1])
+        self.cycles = p.N * (tiles * (steps + _CYCLES_PER_TILE + turns) + copying) + costs.CYCLES_PER_LAUNCH
+
+    def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+        """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""
+        biases = bias[self.biases] if bias.size else self.no_bias
+        for first in range(0, self.problem.N, self.images):
+            images = slice(first, min(first + self.images, self.problem.N))
+            self._run_images(x[images], w.reshape(-1), biases, out[images].reshape(-1))
+
+    def _run_images(self, x: np.ndarray, w: np.ndarray, biases: np.ndarray, out: np.ndarray) -> None:
+        p, images = self.problem, len(x)
+        slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
+        sweep = tile_sweep(self.tile.rows, self.tile.vectors, p.dtype.itemsize, lane_bias=self.pixels_are_rows)
+        with Scratch() as scratch:
+            padded = self.source.prepare(x, slots, scratch)
+            runtime.run_on(
+                sweeps, slots, np.zeros(1, np.int64), sweep.address, w, self.w_places, self.w_taps, padded,
+                self.x_places, self.x_taps, biases, out, self.filters_to, self.pixels_to,
+                self.geometry._replace(images=images),
+            )  # fmt: skip
+
+
+def _filled(table: np.ndarray, length: int) -> np.ndarray:
+    """A table with its last entry repeated up to `length` entries."""
+    return np.pad(table, (0, length - table.size), mode="edge")

@@ -1,0 +1,100 @@
+"""A register tile that sweeps over many places in one call: for short sums, where calls would cost as much as sums.
+
+    C[crow[t * down + m] + ccol[t * right + v] + lane] =
+        bias + sum over k < depth of  A[arow[t * down + m] + acol[k]] * B[brow[k] + bcol[t * right + v] + lane],
+        t < tiles, m < ROWS, v < VECTORS
+
+Either B moves along (vectors are pixels of a row: down = 0, right = VECTORS) or A does (rows are pixels: down = ROWS,
+right = 0). Every vector has a place of its own, so they follow the rows of a plane and are stored where they belong; a
+tile of one long run (`register_tile`) would go through scratch wherever rows of C are not rows of B.
+
+Contract: all pointers are addresses as integers, tables are int64, in elements. Nothing is masked: rows and vectors
+all exist. Callers repeat rows, and let the last vector of a row overlap the one before: the same numbers are computed
+and stored twice (masked stores take tens of cycles on AVX2 processors of AMD: 3x3 over 28x28 took 3 times as long).
+`bias` holds one number per row, or per lane of all vectors with `lane_bias`; zeros where there is none.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastconv._kernels.isa import MACHINE
+from fastconv._kernels.jit import compile_callback
+from fastconv._kernels.register_tile import TileEmitter
+from fastconv._kernels.simd import I64, integers
+
+ARGUMENTS = 15
+
+
+@cache
+def tile_sweep(rows: int, vectors: int, itemsize: int, *, lane_bias: bool):
+    """The compiled sweep of `rows` x `vectors` accumulators; `.address` is what `call_address` takes."""
+    ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS = rows, vectors, itemsize, MACHINE.vector_bits, int(lane_bias)
+
+    def sweep(tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu):
+        _emit_sweep(
+            ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow,
+            ccol, bias, relu,
+        )  # fmt: skip
+
+    return compile_callback(sweep, integers(ARGUMENTS))
+
+
+@intrinsic(prefer_literal=True)
+def _emit_sweep(
+    typingctx, ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c,
+    crow, ccol, bias, relu,
+):  # fmt: skip
+    shape = [t.literal_value for t in (ROWS, VECTORS, ITEMSIZE)]
+    lane_bias = bool(LANE_BIAS.literal_value)
+    signature = types.void(
+        ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow,
+        ccol, bias, relu,
+    )  # fmt: skip
+
+    def codegen(context, builder, signature, args):
+        _SweepEmitter(builder, *shape, pinned=True).emit(lane_bias, *args[5:])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+class _SweepEmitter(TileEmitter):
+    def emit(self, lane_bias, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu):
+        simd, builder = self.simd, self.builder
+        a, b, c, bias = (simd.pointer(p) for p in (a, b, c, bias))
+        arow, acol, brow, bcol, crow, ccol = (simd.pointer(p, I64) for p in (arow, acol, brow, bcol, crow, ccol))
+        asked = builder.icmp_signed("!=", relu, I64(0))
+        scalar = builder.select(asked, ir.Constant(simd.scalar, 0.0), ir.Constant(simd.scalar, float("-inf")))
+        lowest = simd.broadcast(scalar)
+        rows, vectors = range(self.rows), range(self.vectors)
+        with cgutils.for_range(builder, tiles) as tile:
+            first_row, first_vector = builder.mul(tile.index, down), builder.mul(tile.index, right)
+
+            def entry(table, first, i):
+                return builder.load(simd.at(table, builder.add(first, I64(i))))
+
+            a_rows = [simd.at(a, entry(arow, first_row, m)) for m in rows]
+            b_vectors = [simd.at(b, entry(bcol, first_vector, v)) for v in vectors]
+            c_vectors = [entry(ccol, first_vector, v) for v in vectors]
+            if lane_bias:
+                lanes = [simd.load(simd.at(bias, v * simd.lanes)) for v in vectors]
+                start = [lanes[v] for _, v in self.cells]
+            else:
+                numbers = [simd.broadcast(builder.load(simd.at(bias, m))) for m in rows]
+                start = [numbers[m] for m, _ in self.cells]
+            sums = self.multiply(
+                depth, a_rows, acol, lambda offset, v: simd.at(b_vectors[v], offset), brow, [None] * self.vectors,
+                start,
+            )  # fmt: skip
+            for m in rows:
+                c_row = simd.at(c, entry(crow, first_row, m))
+                for v in vectors:
+                    value = builder.load(sums[m, v])
+                    value = builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
+                    simd.store(value, simd.at(c_row, c_vectors[v]))
