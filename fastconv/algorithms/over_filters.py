@@ -23,6 +23,9 @@ from fastconv.workspace import Scratch
 
 # Rows of tiles up to which weights are read where they lie: packing them costs as much as using them.
 _UNPACKED_TILES = 2
+# Bringing a weight into its panel; channels-first, the gradient of x takes the taps of a filter and channel at a time.
+# 3 and 5 to 11 cycles of a Zen 3 that multiplies at about half of the speed that is predicted here.
+_CYCLES_PER_WEIGHT, _CYCLES_PER_SCATTERED_WEIGHT = 1.5, 3.0
 
 
 class OverFiltersPass:
@@ -70,9 +73,8 @@ class OverFiltersPass:
         self.result_rows = np.arange(self.tile.rows) * self.tile.cols
         panel_bytes = 0 if self.in_place or self.geometry.own_panels else self.weights.nbytes
         self.workspace = self.images * image_bytes + panel_bytes + threads * self._slot_bytes()
-        self.cycles = self._cycles() + costs.CYCLES_PER_LAUNCH * 2 + (
-            2 * (image_bytes * p.N + panel_bytes) * costs.CYCLES_PER_BYTE_MOVED
-        )  # fmt: skip
+        moved = 2 * image_bytes * p.N * costs.CYCLES_PER_BYTE_MOVED
+        self.cycles = self._cycles() + moved + costs.CYCLES_PER_LAUNCH * 2
 
     def _cut(self, size: tuple[int, int]) -> list[Grid]:
         """The grids of output pixels, cut where taps leave the image along the axes on which that pays."""
@@ -87,13 +89,15 @@ class OverFiltersPass:
             grids_of(self.down, self.across, rows, cols, self.channels)
             for rows, cols in product((uncut[0], cut[0]), (uncut[1], cut[1]))
         ]
-        return min(ways, key=lambda grids: sum(map(self._arithmetic, grids)))
+        return min(ways, key=lambda grids: sum(map(self._grid_cycles, grids)))
 
-    def _arithmetic(self, grid: Grid) -> float:
-        """Cycles of multiplying for one panel of one group."""
+    def _grid_cycles(self, grid: Grid) -> float:
+        """Multiplying for one panel of one group, and storing a channels-first output a row at a time."""
+        p = self.problem
         calls = len(grid.segments(self.channels, costs.DEPTH_BLOCK, self.pixels))
-        tiles = ceil_div(self.problem.N * grid.pixels, self.tile.rows)
-        return tiles * (self.tile.cycles * grid.taps * self.channels + CALL_CYCLES * calls)
+        tiles = ceil_div(p.N * grid.pixels, self.tile.rows)
+        stored = 0 if p.channels_last else p.N * grid.rows.count * self.tile.cols * costs.CYCLES_PER_RUN
+        return tiles * (self.tile.cycles * grid.taps * self.channels + CALL_CYCLES * calls) + stored
 
     def _make_tables(self) -> None:
         """Where the steps of the sums lie in x and in a panel of weights, phase by phase."""
@@ -191,7 +195,11 @@ class OverFiltersPass:
     def _cycles(self) -> float:
         p, g, item = self.problem, self.geometry, self.problem.dtype.itemsize
         panels = self.weights.panels
-        cycles = sum(map(self._arithmetic, self.grids)) * panels * p.groups
+        cycles = sum(map(self._grid_cycles, self.grids)) * panels * p.groups
+        if not self.in_place:
+            scattered = self.weights.transposed and self.weights.batches > 1 and not p.channels_last
+            each = _CYCLES_PER_SCATTERED_WEIGHT if scattered else _CYCLES_PER_WEIGHT
+            cycles += p.F * p.group_channels * p.taps * each
         if not self.pixels:
             tiles = sum(ceil_div(p.N * grid.pixels, self.tile.rows) for grid in self.grids) * panels
             cycles += tiles * self.source.channels * costs.CYCLES_PER_PLANE
