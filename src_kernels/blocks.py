@@ -57,6 +57,20 @@ def transpose_rows(itemsize: int):
 
 
 @cache
+def transpose_to_rows(itemsize: int):
+    """Callback (dst, drow, src, src_stride, rows, cols): dst[drow[c] + r] = src[r * src_stride + c].
+
+    `drow` is the address of an int64 table of offsets.
+    """
+    ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
+
+    def transpose(dst, drow, src, src_stride, rows, cols):
+        _emit_transpose(ITEMSIZE, BITS, 2, dst, drow, src, src_stride, rows, cols)
+
+    return compile_callback(transpose, integers(6))
+
+
+@cache
 def interleave_pairs(itemsize: int):
     """Callback (dst, a, b, pairs, single): dst[2 * i] = a[i], dst[2 * i + 1] = b[i] for i < pairs; then a[pairs] too
     if `single`."""
@@ -109,17 +123,21 @@ def _emit_copy(typingctx, ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step):
 
 
 @intrinsic(prefer_literal=True)
-def _emit_transpose(typingctx, ITEMSIZE, BITS, TABLE, dst, dst_stride, src, places, rows, cols):
+def _emit_transpose(typingctx, ITEMSIZE, BITS, TABLE, dst, targets, src, places, rows, cols):
+    """`places` and `targets` are strides of rows, or tables of their offsets: of places (TABLE 1), of targets (2)."""
     itemsize, table = ITEMSIZE.literal_value, TABLE.literal_value
 
     def codegen(context, builder, signature, args):
         simd = Emitter(builder, itemsize)
-        dst, dst_stride, src, places, rows, cols = args[3:]
+        dst, targets, src, places, rows, cols = args[3:]
         dst, src = simd.pointer(dst), simd.pointer(src)
         size, lanes = simd.lanes, I64(simd.lanes)
 
         def blocks(n):
             return builder.sdiv(builder.add(n, I64(size - 1)), lanes)
+
+        def offset_of(row, where, is_table):
+            return builder.load(simd.at(simd.pointer(where, I64), row)) if is_table else builder.mul(row, where)
 
         last_row = builder.sub(rows, I64(1))
         # Blocks past the end step back and transpose some rows twice, where there are rows enough: masked stores take
@@ -134,8 +152,7 @@ def _emit_transpose(typingctx, ITEMSIZE, BITS, TABLE, dst, dst_stride, src, plac
             for r in range(size):  # rows past the end read the last one again; the store mask drops them
                 row = builder.add(first_row, I64(r))
                 row = builder.select(builder.icmp_signed("<", row, last_row), row, last_row)
-                place = builder.load(simd.at(simd.pointer(places, I64), row)) if table else builder.mul(row, places)
-                sources.append(simd.at(src, place))
+                sources.append(simd.at(src, offset_of(row, places, table == 1)))
             with cgutils.for_range(builder, blocks(cols)) as j:
                 first_col = builder.mul(j.index, lanes)
                 load_mask = simd.first_lanes(builder.sub(cols, first_col))
@@ -145,13 +162,15 @@ def _emit_transpose(typingctx, ITEMSIZE, BITS, TABLE, dst, dst_stride, src, plac
                         block = [simd.load(simd.at(source, first_col)) for source in sources]
                         for c, vector in enumerate(transposed(simd, block)):
                             col = builder.add(first_col, I64(c))
-                            simd.store(vector, simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row)))
+                            simd.store(
+                                vector, simd.at(dst, builder.add(offset_of(col, targets, table == 2), first_row))
+                            )
                     with partial:
                         block = [simd.load(simd.at(source, first_col), load_mask) for source in sources]
                         for c, vector in enumerate(transposed(simd, block)):
                             col = builder.add(first_col, I64(c))
-                            to = simd.at(dst, builder.add(builder.mul(col, dst_stride), first_row))
                             with builder.if_then(builder.icmp_signed("<", col, cols)):
+                                to = simd.at(dst, builder.add(offset_of(col, targets, table == 2), first_row))
                                 with builder.if_else(enough) as (many, few):
                                     with many:
                                         simd.store(vector, to)
@@ -159,7 +178,7 @@ def _emit_transpose(typingctx, ITEMSIZE, BITS, TABLE, dst, dst_stride, src, plac
                                         simd.store(vector, to, store_mask)
         return context.get_dummy_value()
 
-    return types.void(ITEMSIZE, BITS, TABLE, dst, dst_stride, src, places, rows, cols), codegen
+    return types.void(ITEMSIZE, BITS, TABLE, dst, targets, src, places, rows, cols), codegen
 
 
 @intrinsic(prefer_literal=True)

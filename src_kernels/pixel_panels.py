@@ -2,7 +2,7 @@
 
     out[f, pixel] = sum over k of  w[f, k] * x[brow[k] + pixel]
 
-Weights come as panels of `tile_rows` filters, (panel, depth, tile_rows) (see `over_filters.pack_panels`). Each task
+Weights come as panels of `tile_rows` filters, (panel, depth, tile_rows) (see `weight_panels`). Each task
 copies the taps of its pixels into panels of `tile_cols` pixels, (panel, depth block, tile_cols): whole runs of
 neighbouring pixels, tap after tap. So the register tile reads both operands from front to back: read in place, planes
 far apart cost a page look-up per step and share few lines of the first-level cache (1x1, 256 channels: 0.8 times as

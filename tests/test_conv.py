@@ -28,10 +28,12 @@ from fastconv import (
     depthwise_conv2d,
     depthwise_conv2d_backward,
     depthwise_conv2d_forward,
+    explain_conv2d,
     plan,
     runtime,
 )
 from fastconv.algorithms import ALGORITHMS, costs
+from fastconv.algorithms.over_filters import OverFiltersPass
 from fastconv.plan import CLASSES
 
 NAMES = (*CLASSES, *conv2d_algorithms())
@@ -236,6 +238,31 @@ def test_sizes_of_blocks_steer_speed_only(algorithm, layout, dtype, tiny_blocks)
         assert_close(dx, images(expected[0], layout), length[1], accuracy)
         assert_close(dw, filters(expected[1], layout), length[2], accuracy)
         assert_close(db, expected[2], length[3])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pixels_that_leave_out_taps_outside_the_image(layout, dtype, monkeypatch):
+    """Vectors over filters, read from pixels, with every row and column that meets other taps by itself."""
+    monkeypatch.setattr(OverFiltersPass, "_grid_cycles", lambda self, grid: -1.0)  # the more grids, the better
+    for name, case in BY_NAME.items():
+        if case.C * case.F > 5000:
+            continue
+        known, length = answers(name), lengths(case)
+        x, w = images(known.x, layout).astype(dtype), filters(known.w, layout).astype(dtype)
+        problem = explain_conv2d(x.shape, w.shape, layout=layout, dtype=dtype, **case.options).problem
+        if problem.empty:
+            continue
+        for gradient in (False, True):
+            work = OverFiltersPass(problem, 2, packed=False, gradient=gradient, pixels=True)
+            operand, expected = (known.dout, known.backward(False, None)[0]) if gradient else (known.x, known.out)
+            result = np.full(images(expected, layout).shape, np.nan, dtype)
+            again = np.full_like(result, np.nan)
+            given = images(operand, layout).astype(dtype), w, np.empty(0, dtype)
+            work.run(*given, result)
+            assert_close(result, images(expected, layout), length[gradient])
+            work.run(*given, again, work.prepare(w))
+            np.testing.assert_array_equal(again, result, err_msg=name)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -13,6 +13,9 @@ from fastconv import conv2d, conv2d_backward, conv2d_forward, explain_conv2d, ru
 from fastconv import plan as planning
 from fastconv.algorithms import ALGORITHMS, PASSES
 from fastconv.algorithms.axes import ForwardAxis, GradientAxis
+from fastconv.algorithms.depthwise_axes import axis_outputs
+from fastconv.algorithms.over_filters import OverFiltersPass
+from fastconv.algorithms.tap_grids import spans
 from fastconv.catalogue import EDGES, Case, case
 from fastconv.plan import Candidate, candidates, choose, conv2d_algorithms, plan
 from fastconv.problem import ConvProblem
@@ -226,6 +229,47 @@ def test_axes_meet_every_pair_of_cells_once(stride, dilation):
                             if 0 <= o < outputs:
                                 met.add((phase.first + m * stride, k, o))
                 assert met == expected
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 4), (2, 1), (2, 3), (3, 2)])
+def test_spans_meet_all_taps_inside_and_little_else(stride, dilation):
+    """Along one axis, every output is in one span; up to the most spans, a span's taps are those of all its outputs."""
+    for size, kernel, before, after in ((7, 3, 1, 1), (9, 5, 2, 2), (5, 5, 9, 7), (12, 1, 0, 3), (30, 13, 6, 6)):
+        pads = (before, after)
+        problem = replace(
+            PROBLEM, H=size, W=1, KH=kernel, KW=1, stride=(stride, 1), dilation=(dilation, 1), pads=(pads, (0, 0))
+        )
+        if problem.OH <= 0:
+            continue
+        for gradient in (False, True):
+            cells = problem.OH if gradient else size
+            for outputs in axis_outputs(problem, 0, gradient):
+                found = spans(outputs, cells)
+                assert [m for span in found for m in range(span.begin, span.begin + span.count)] == list(
+                    range(outputs.count)
+                )
+                assert len(found) <= 7
+                exact = len({outputs.inside(m, cells) for m in range(outputs.count)}) <= 7
+                for span in found:
+                    for m in range(span.begin, span.begin + span.count):
+                        first, taps = outputs.inside(m, cells)
+                        if taps:
+                            assert span.first <= first and first + taps <= span.first + span.taps
+                        assert not exact or taps == span.taps
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_taps_outside_the_image_are_not_multiplied(layout):
+    """Dilated by 12 on 33 x 33 pixels, 75 of 99 pairs of a row and a tap are inside along each axis."""
+    problem = replace(
+        PROBLEM, N=1, C=512, H=33, W=33, F=256, KH=3, KW=3, stride=(1, 1), dilation=(12, 12), pads=((12, 12), (12, 12)),
+        layout=layout,
+    )  # fmt: skip
+    for gradient in (False, True):
+        work = OverFiltersPass(problem, 2, packed=False, gradient=gradient, pixels=True)
+        assert sum(grid.pixels for grid in work.grids) == 33 * 33
+        assert sum(grid.pixels * grid.taps for grid in work.grids) == 75 * 75
+        assert (work.source.rows, work.source.cols) == (33, 33)  # nothing is padded
 
 
 def test_candidates_offer_or_say_why():

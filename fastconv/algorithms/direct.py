@@ -29,6 +29,8 @@ def _as_product(p: ConvProblem) -> ConvProblem:
 
 def _cheapest(problem: ConvProblem, threads: int, gradient: bool, relu: bool) -> Any:
     passes: list[Any] = [OverFiltersPass(problem, threads, packed=False, gradient=gradient, relu=relu)]
+    if not problem.channels_last:
+        passes.append(OverFiltersPass(problem, threads, packed=False, gradient=gradient, relu=relu, pixels=True))
     if not OverPixelsPass.declines(problem, gradient):
         passes.append(OverPixelsPass(problem, threads, gradient=gradient, relu=relu))
     if not ProductPass.declines(problem):

@@ -139,7 +139,8 @@ class GradientColumnsPass:
         else:
             copying = numbers * costs.cycles_per_transposed(g.plane_length * item)
         storing = g.channels * p.H * p.W * (1.0 if g.dx_pixel != 1 or p.stride[1] > 2 else 0.3)
-        return images * (arithmetic + adding + kept + copying + storing) + costs.CYCLES_PER_LAUNCH
+        uneven = costs.unevenness(images * g.bands, self.threads)
+        return images * (arithmetic + adding + kept + copying + storing) * uneven + costs.CYCLES_PER_LAUNCH
 
     def run(self, dout: np.ndarray, w: np.ndarray, bias: np.ndarray, dx: np.ndarray) -> None:
         p, g, itemsize = self.problem, self.geometry._replace(images=len(dout)), self.problem.dtype.itemsize

@@ -2,167 +2,218 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_block
-from fastconv._kernels.isa import best_tile
-from fastconv._kernels.over_filters import OverFilters, over_filters
+from fastconv._kernels.isa import CALL_CYCLES, best_tile
+from fastconv._kernels.over_filters import TABLES, OverFilters, Part, over_filters
 from fastconv._kernels.register_tile import register_tile
 from fastconv.algorithms import costs
-from fastconv.algorithms.axes import GradientAxis
 from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.depthwise_axes import axis_outputs
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import offsets
+from fastconv.algorithms.tap_grids import Grid, grids_of, spans, whole
 from fastconv.algorithms.weight_panels import WeightPanels
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
 # Rows of tiles up to which weights are read where they lie: packing them costs as much as using them.
 _UNPACKED_TILES = 2
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Tables and geometry of one grid of output pixels; `steps` numbers its depth steps within the panels."""
-
-    acol: np.ndarray
-    steps: np.ndarray
-    runs: np.ndarray
-    geometry: OverFilters
-
-
-def _forward(p: ConvProblem) -> tuple[Operand, list[Launch]]:
-    (top, _), (left, _) = p.pads
-    last = p.channels_last
-    source = Operand(last, last, p.C, p.H, p.W, top, left, *p.padded)
-    down, across = np.arange(p.KH) * p.dilation[0] * source.row_step, np.arange(p.KW) * p.dilation[1] * source.col_step
-    channels = np.arange(p.group_channels) * source.channel_step
-    depth = p.taps * p.group_channels
-    acol = offsets(down, across, channels) if last else offsets(channels, down, across)
-    places = {
-        "rows": p.OH, "cols": p.OW, "x_row": p.stride[0] * source.row_step, "x_col": p.stride[1] * source.col_step,
-        "x_group": p.group_channels * source.channel_step, "out_start": 0, "out_image": p.OH * p.OW * p.F,
-        "out_row": p.OW * (p.F if last else 1), "out_col": p.F if last else 1, "out_filter": 1 if last else p.OH * p.OW,
-    }  # fmt: skip
-    return source, [_launch(p, p.group_filters, acol, np.arange(depth), offsets(down, across), source, places)]
-
-
-def _gradient(p: ConvProblem) -> tuple[Operand, list[Launch]]:
-    """dx[i, c] = sum over f, taps of dout[o, f] * w[f, c, tap]: filters and channels change roles."""
-    vertical = GradientAxis.of(p.H, p.KH, p.stride[0], p.dilation[0], p.pads[0][0], p.OH)
-    horizontal = GradientAxis.of(p.W, p.KW, p.stride[1], p.dilation[1], p.pads[1][0], p.OW)
-    last = p.channels_last
-    source = Operand(last, last, p.F, p.OH, p.OW, vertical.front, horizontal.front, vertical.length, horizontal.length)
-    filters = np.arange(p.group_filters)
-    col = p.C if last else 1
-    launches = []
-    for rows in vertical.phases:
-        for cols in horizontal.phases:
-            kernel_h, at_h = np.array(rows.taps, np.int64).reshape(-1, 2).T
-            kernel_w, at_w = np.array(cols.taps, np.int64).reshape(-1, 2).T
-            window = offsets(at_h * source.row_step, at_w * source.col_step)
-            taps = offsets(kernel_h * p.KW, kernel_w)
-            if last:
-                acol, steps = offsets(window, filters), offsets(taps * p.group_filters, filters)
-            else:
-                acol, steps = offsets(filters * source.plane, window), offsets(filters * p.taps, taps)
-            places = {
-                "rows": rows.count, "cols": cols.count, "x_row": source.row_step, "x_col": source.col_step,
-                "x_group": p.group_filters * source.channel_step,
-                "out_start": (rows.first * p.W + cols.first) * col, "out_image": p.H * p.W * p.C,
-                "out_row": p.stride[0] * p.W * col, "out_col": p.stride[1] * col,
-                "out_filter": 1 if last else p.H * p.W,
-            }  # fmt: skip
-            launches.append(_launch(p, p.group_channels, acol, steps, window, source, places))
-    return source, launches
-
-
-def _launch(
-    p: ConvProblem, filters: int, acol: np.ndarray, steps: np.ndarray, runs: np.ndarray, source: Operand,
-    places: dict[str, int],
-) -> Launch:  # fmt: skip
-    geometry = OverFilters(
-        images=0, groups=p.groups, filters=filters, x_image=source.image, w_panel=0, tile_rows=0, tile_cols=0,
-        chunk=0, share=0, depth_block=0, run_length=0, relu=0, **places,
-    )  # fmt: skip
-    return Launch(acol, steps, runs, geometry)
+# Bringing a weight into its panel; channels-first, the gradient of x takes the taps of a filter and channel at a time.
+# 3 and 5 to 11 cycles of a Zen 3 that multiplies at about half of the speed that is predicted here.
+_CYCLES_PER_WEIGHT, _CYCLES_PER_SCATTERED_WEIGHT = 1.5, 3.0
 
 
 class OverFiltersPass:
-    """One pass: `run(operand, w, bias, out)` with operand x, or dout for the gradient of x."""
+    """One pass: `run(operand, w, bias, out)` with operand x, or dout for the gradient of x.
 
-    def __init__(self, problem: ConvProblem, threads: int, *, packed: bool, gradient: bool, relu: bool = False):
+    The gradient is dx[i, c] = sum over f, taps of dout[o, f] * w[f, c, tap]: filters and channels change roles.
+    `pixels` brings a channels-first operand into channels-last order on the way.
+    """
+
+    def __init__(
+        self, problem: ConvProblem, threads: int, *, packed: bool, gradient: bool, relu: bool = False,
+        pixels: bool = False,
+    ):  # fmt: skip
         assert problem.channels_last or not packed  # windows of planes are not made of runs
-        self.problem, self.threads, self.packed = problem, threads, packed
-        self.source, launches = (_gradient if gradient else _forward)(problem)
-        itemsize = problem.dtype.itemsize
-        image_bytes = self.source.scratch_bytes(itemsize)
-        self.images = costs.images_at_once(image_bytes, problem.N)
-        pixels = self.images * max(launch.geometry.rows * launch.geometry.cols for launch in launches)
-        self.tile = best_tile(max(pixels, 1), launches[0].geometry.filters, itemsize)
-        self.weights = WeightPanels.of(problem, gradient, self.tile.cols)
-        self.in_place = (
-            problem.channels_last
-            and not gradient
-            and problem.groups == 1
-            and pixels <= _UNPACKED_TILES * self.tile.rows
+        p, self.problem, self.threads, self.packed, self.gradient = problem, problem, threads, packed, gradient
+        self.pixels = pixels or p.channels_last
+        self.channels, self.filters = p.group_channels, p.group_filters
+        total, size, out_size = p.C, (p.H, p.W), (p.OH, p.OW)
+        if gradient:
+            self.channels, self.filters = self.filters, self.channels
+            total, size, out_size = p.F, out_size, size
+        self.out_size, itemsize = out_size, p.dtype.itemsize
+        self.tile = best_tile(p.N * out_size[0] * out_size[1], self.filters, itemsize)
+        self.down, self.across = axis_outputs(p, 0, gradient), axis_outputs(p, 1, gradient)
+        self.grids = self._cut(size)
+        reach = (
+            [grid.rows.reach(grid.down) for grid in self.grids],
+            [grid.cols.reach(grid.across) for grid in self.grids],
         )
-        self.launches = [self._sized(launch, int(relu)) for launch in launches]
+        top, left = (max(-min(first for first, _ in axis), 0) for axis in reach)
+        rows, cols = (
+            max(before + max(size[i], max(end for _, end in reach[i])), 0) for i, before in enumerate((top, left))
+        )
+        self.source = Operand(p.channels_last, self.pixels, total, *size, top, left, rows, cols)
+        image_bytes = self.source.scratch_bytes(itemsize)
+        self.images = costs.images_at_once(image_bytes, p.N)
+        self.weights = WeightPanels.of(p, gradient, self.tile.cols, taps_first=self.pixels)
+        self.in_place = (
+            p.channels_last and not gradient and p.groups == 1
+            and self.images * out_size[0] * out_size[1] <= _UNPACKED_TILES * self.tile.rows
+        )  # fmt: skip
+        self._make_tables()
+        self.geometry = self._sized(int(relu))
         self.copy, self.transpose = copy_block(itemsize), transpose_block(itemsize)
         self.result_rows = np.arange(self.tile.rows) * self.tile.cols
-        panel_bytes = 0 if self.in_place else self.weights.nbytes
-        self.workspace = (
-            self.images * image_bytes + panel_bytes + threads * max(self._slot_bytes(g.geometry) for g in self.launches)
-        )
-        self.cycles = sum(map(self._cycles, self.launches)) + costs.CYCLES_PER_LAUNCH * 2 + (
-            2 * (image_bytes * problem.N + panel_bytes) * costs.CYCLES_PER_BYTE_MOVED
-        )  # fmt: skip
+        panel_bytes = 0 if self.in_place or self.geometry.own_panels else self.weights.nbytes
+        self.workspace = self.images * image_bytes + panel_bytes + threads * self._slot_bytes()
+        moved = 2 * image_bytes * p.N * costs.CYCLES_PER_BYTE_MOVED
+        self.cycles = self._cycles() + moved + costs.CYCLES_PER_LAUNCH * 2
 
-    def _sized(self, launch: Launch, relu: int) -> Launch:
+    def _cut(self, size: tuple[int, int]) -> list[Grid]:
+        """The grids of output pixels, cut where taps leave the image along the axes on which that pays."""
+        uncut = [[whole(outputs) for outputs in axis] for axis in (self.down, self.across)]
+        if not self.pixels or self.packed:
+            return grids_of(self.down, self.across, uncut[0], uncut[1], self.channels)
+        cut = [
+            [spans(outputs, length) for outputs in axis]
+            for axis, length in zip((self.down, self.across), size, strict=True)
+        ]
+        ways = [
+            grids_of(self.down, self.across, rows, cols, self.channels)
+            for rows, cols in product((uncut[0], cut[0]), (uncut[1], cut[1]))
+        ]
+        return min(ways, key=lambda grids: sum(map(self._grid_cycles, grids)))
+
+    def _grid_cycles(self, grid: Grid) -> float:
+        """Multiplying for one panel of one group, and storing a channels-first output a row at a time."""
+        p = self.problem
+        calls = len(grid.segments(self.channels, costs.DEPTH_BLOCK, self.pixels))
+        tiles = ceil_div(p.N * grid.pixels, self.tile.rows)
+        stored = 0 if p.channels_last else p.N * grid.rows.count * self.tile.cols * costs.CYCLES_PER_RUN
+        return tiles * (self.tile.cycles * grid.taps * self.channels + CALL_CYCLES * calls) + stored
+
+    def _make_tables(self) -> None:
+        """Where the steps of the sums lie in x and in a panel of weights, phase by phase."""
+        p, source, channels = self.problem, self.source, np.arange(self.channels)
+        acol, steps, windows = [], [], []
+        for down, across in product(self.down, self.across):
+            kernel_h, at_h = np.array(down.taps, np.int64).reshape(-1, 2).T
+            kernel_w, at_w = np.array(across.taps, np.int64).reshape(-1, 2).T
+            window = offsets((at_h + source.top) * source.row_step, (at_w + source.left) * source.col_step)
+            taps = offsets(kernel_h * p.KW, kernel_w)
+            if self.packed:
+                acol.append(np.arange(window.size * self.channels))
+            elif self.pixels:
+                acol.append(offsets(window, channels))
+            else:
+                acol.append(offsets(channels * source.plane, window))
+            if self.pixels:
+                steps.append(offsets(taps * self.channels, channels))
+            else:
+                steps.append(offsets(channels * p.taps, taps))
+            windows.append(window)
+        self.acol, self.runs = np.concatenate(acol), np.concatenate(windows)
+        self.steps = np.concatenate(steps) * (self.weights.stride if self.in_place else self.tile.cols)
+        self.run_ends = np.cumsum([window.size for window in windows])
+        cut = [grid.segments(self.channels, costs.DEPTH_BLOCK, self.pixels) for grid in self.grids]
+        self.segments = np.array([segment for of_grid in cut for segment in of_grid], np.int64)
+        self.segment_ends = np.cumsum([len(of_grid) for of_grid in cut])
+
+    def _parts(self, images: int) -> tuple[np.ndarray, int]:
+        """The table of the grids, for some images at a time, and the number of their tiles."""
+        p, source = self.problem, self.source
+        col = self.filters * p.groups if p.channels_last else 1
+        parts: list[Part] = []
+        tiles = segment = 0
+        for grid, segments_end in zip(self.grids, self.segment_ends, strict=True):
+            down, across, rows, cols = grid.down, grid.across, grid.rows, grid.cols
+            out_row, out_col = down.first + rows.begin * down.step, across.first + cols.begin * across.step
+            parts.append(
+                Part(
+                    first=tiles, pixels=images * grid.pixels, rows=rows.count, cols=cols.count,
+                    x_start=rows.begin * down.stride * source.row_step + cols.begin * across.stride * source.col_step,
+                    out_start=(out_row * self.out_size[1] + out_col) * col, segment=segment, segments_end=segments_end,
+                    run=self.run_ends[grid.phase] - len(down.taps) * len(across.taps),
+                    runs_end=self.run_ends[grid.phase],
+                )
+            )  # fmt: skip
+            tiles += ceil_div(images * grid.pixels, self.tile.rows)
+            segment = segments_end
+        return np.array(parts, np.int64), tiles
+
+    def _sized(self, relu: int) -> OverFilters:
         """Choose how many pixels and panels one task takes."""
-        g, tile, itemsize = launch.geometry, self.tile, self.problem.dtype.itemsize
-        pixels, depth = self.images * g.rows * g.cols, max(launch.acol.size, 1)
-        tasks = ceil_div(self.threads * costs.TASKS_PER_THREAD, g.groups) if self.threads > 1 else 1
+        p, tile, source = self.problem, self.tile, self.source
+        depth = (
+            max(len(down.taps) * len(across.taps) for down, across in product(self.down, self.across)) * self.channels
+        )
+        self.parts, tiles = self._parts(self.images)
+        pixels = tiles * tile.rows
+        tasks = ceil_div(self.threads * costs.TASKS_PER_THREAD, p.groups) if self.threads > 1 else 1
         chunk = costs.PIXELS_PER_TASK
         if self.packed:
-            chunk = min(chunk, costs.L2_BYTES // (depth * itemsize))
+            chunk = min(chunk, costs.L2_BYTES // (max(depth, 1) * p.dtype.itemsize))
         # Few pixels: split the panels first, since each task passes over all weights of its panels.
         least = min(chunk, costs.PIXELS_PER_TASK // 4)
-        chunk = max(min(chunk, ceil_div(pixels, tasks)), least, tile.rows)
-        chunk = min(ceil_div(chunk, tile.rows), ceil_div(max(pixels, 1), tile.rows)) * tile.rows
-        share = costs.split(self.weights.panels, tasks // max(ceil_div(pixels, chunk), 1), 1)
-        run = 0
-        if self.packed:
-            run = launch.acol.size // max(launch.runs.size, 1)
-        geometry = g._replace(
-            images=self.images, w_panel=(1 if self.in_place else self.weights.depth) * tile.cols,
-            tile_rows=tile.rows, tile_cols=tile.cols,
-            chunk=chunk, share=share, depth_block=min(depth, costs.DEPTH_BLOCK), run_length=run, relu=relu,
+        chunk = ceil_div(max(min(chunk, ceil_div(pixels, tasks)), least, tile.rows), tile.rows)
+        chunk = min(chunk, tiles)
+        if pixels <= costs.PIXELS_PER_TASK and self.weights.panels >= tasks:
+            chunk = tiles
+        own_panels = chunk == tiles and self.images == p.N and not self.in_place
+        share = costs.split(self.weights.panels, tasks // max(ceil_div(tiles, chunk), 1), 1)
+        last, (height, width) = p.channels_last, self.out_size
+        filters = self.filters * p.groups
+        col = filters if last else 1
+        return OverFilters(
+            groups=p.groups, filters=self.filters, x_image=source.image, x_row=self.down[0].stride * source.row_step,
+            x_col=self.across[0].stride * source.col_step, x_group=self.channels * source.channel_step,
+            w_panel=(1 if self.in_place else self.weights.depth) * tile.cols, out_image=height * width * filters,
+            out_row=self.down[0].step * width * col, out_col=self.across[0].step * col,
+            out_filter=1 if last else height * width, tile_rows=tile.rows, tile_cols=tile.cols, tiles=tiles,
+            chunk=chunk, share=share, own_panels=int(own_panels), patch=depth if self.packed else 0,
+            run_length=self.channels, relu=relu,
         )  # fmt: skip
-        acol = np.arange(launch.acol.size) if self.packed else launch.acol
-        steps = launch.steps * (self.weights.stride if self.in_place else tile.cols)
-        return Launch(acol, steps, launch.runs, geometry)
 
-    def _slot_bytes(self, g: OverFilters) -> int:
-        numbers = (self.launches[0].acol.size if self.packed else 0) + (g.tile_cols if g.out_filter != 1 else 0)
-        return g.chunk * (numbers * self.problem.dtype.itemsize + 3 * 8)
+    @property
+    def _slot_numbers(self) -> tuple[int, int, int]:
+        """Numbers of patches, of results and of a task's own panel per slot."""
+        g = self.geometry
+        pixels = g.chunk * g.tile_rows
+        return pixels * g.patch, pixels * g.tile_cols * (g.out_filter != 1), g.w_panel * g.own_panels
 
-    def _cycles(self, launch: Launch) -> float:
-        p, g, depth = self.problem, launch.geometry, launch.acol.size
-        pixels, item = p.N * g.rows * g.cols, p.dtype.itemsize
-        cycles = self.tile.cycles_for(pixels, g.filters, depth, g.depth_block) * p.groups
-        if not p.channels_last:
-            tiles = ceil_div(pixels, self.tile.rows) * self.weights.panels
+    def _slot_bytes(self) -> int:
+        g = self.geometry
+        return sum(self._slot_numbers) * self.problem.dtype.itemsize + g.chunk * g.tile_rows * TABLES * 8
+
+    def _cycles(self) -> float:
+        p, g, item = self.problem, self.geometry, self.problem.dtype.itemsize
+        panels = self.weights.panels
+        cycles = sum(map(self._grid_cycles, self.grids)) * panels * p.groups
+        if not self.in_place:
+            scattered = self.weights.transposed and self.weights.batches > 1 and not p.channels_last
+            each = _CYCLES_PER_SCATTERED_WEIGHT if scattered else _CYCLES_PER_WEIGHT
+            cycles += p.F * p.group_channels * p.taps * each
+        if not self.pixels:
+            tiles = sum(ceil_div(p.N * grid.pixels, self.tile.rows) for grid in self.grids) * panels
             cycles += tiles * self.source.channels * costs.CYCLES_PER_PLANE
+        pixels = p.N * self.out_size[0] * self.out_size[1]
         if self.packed:
-            copied = launch.runs.size * (costs.CYCLES_PER_RUN + g.run_length * item * 2 / 64)
-            cycles += pixels * p.groups * ceil_div(self.weights.panels, g.share) * copied
+            copied = self.runs.size / len(self.run_ends) * (costs.CYCLES_PER_RUN + g.run_length * item * 2 / 64)
+            cycles += pixels * p.groups * ceil_div(panels, g.share) * copied
         if g.out_filter != 1:
             each = costs.cycles_per_transposed(g.out_filter * item) if g.out_col == 1 else costs.CYCLES_PER_SCATTERED
-            cycles += pixels * g.filters * p.groups * each
+            cycles += pixels * self.filters * p.groups * each
+        if self.pixels and not p.channels_last:
+            cycles += p.N * self.source.channels * self.source.height * self.source.width * (
+                costs.cycles_per_transposed(self.source.height * self.source.width * item)
+            )  # fmt: skip
         return cycles
 
     def prepare(self, w: np.ndarray) -> np.ndarray | None:
@@ -175,34 +226,34 @@ class OverFiltersPass:
         self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
     ) -> None:
         """See `base`; `prepared` is what `prepare` gave."""
-        p = self.problem
+        p, g = self.problem, self.geometry
         with Scratch() as scratch:
-            panels = w if self.in_place else prepared
+            panels = w if self.in_place or g.own_panels else prepared
+            if prepared is not None:
+                panels, g = prepared, g._replace(own_panels=0)
             if panels is None:
                 panels = scratch.take(self.weights.shape, p.dtype)
                 self.weights.pack(w, panels)
             panels = panels.reshape(-1)
             for first in range(0, p.N, self.images):
                 end = min(first + self.images, p.N)
-                self._run_images(operand[first:end], panels, bias, out[first:end].reshape(-1))
+                self._run_images(operand[first:end], panels, bias, out[first:end].reshape(-1), g)
 
-    def _run_images(self, operand: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
-        p, images = self.problem, len(operand)
+    def _run_images(
+        self, operand: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray, g: OverFilters
+    ) -> None:
+        p, images, parts = self.problem, len(operand), self.parts
+        if images != self.images:
+            parts, tiles = self._parts(images)
+            g = g._replace(tiles=tiles)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
         tile = register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize)
         with Scratch() as scratch:
             x = self.source.prepare(operand, slots, scratch)
-            for launch in self.launches:
-                g = launch.geometry if images == self.images else launch.geometry._replace(images=images)
-                tables = np.empty((slots, 3 * g.chunk), np.int64)
-                with Scratch() as own:
-                    patches = results = np.empty((slots, 0), p.dtype)
-                    if self.packed:
-                        patches = own.take((slots, g.chunk * launch.acol.size), p.dtype)
-                    if g.out_filter != 1:
-                        results = own.take((slots, g.chunk * g.tile_cols), p.dtype)
-                    runtime.run_on(
-                        over_filters, slots, np.zeros(1, np.int64), tile.address, self.copy.address,
-                        self.transpose.address, x, launch.acol, launch.runs, panels, launch.steps, bias, out,
-                        self.result_rows, tables, patches, results, g,
-                    )  # fmt: skip
+            own = (scratch.take((slots, numbers), p.dtype) for numbers in self._slot_numbers)
+            runtime.run_on(
+                over_filters, slots, np.zeros(1, np.int64), tile.address, self.copy.address, self.transpose.address,
+                self.weights.block, x, self.acol, self.runs, parts, self.segments, panels, *self.weights.row_offsets,
+                self.steps, bias, out, self.result_rows, np.empty((slots, TABLES, g.chunk * g.tile_rows), np.int64),
+                *own, g, self.weights.packing,
+            )  # fmt: skip

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from fastconv import runtime
-from fastconv._kernels.blocks import copy_block, transpose_block
-from fastconv._kernels.over_filters import pack_panels
+from fastconv._kernels.blocks import copy_block, transpose_to_rows
+from fastconv._kernels.weight_panels import Packing, pack_panels
 from fastconv.problem import ConvProblem
 
 
@@ -18,8 +18,8 @@ from fastconv.problem import ConvProblem
 class WeightPanels:
     """Panels (groups / together, panel, depth, `width`) of a problem's weights, for its forward pass or gradient of x.
 
-    Depth runs over (c, kh, kw) forward and (f, kh, kw) for the gradient, channels-last over (kh, kw, c) and
-    (kh, kw, f). Depth step (batch, row) of a filter lies at w[batch * batch_stride + row * stride]; see `pack_panels`.
+    Depth runs over (c, kh, kw) forward and (f, kh, kw) for the gradient; channels-last, and with `taps_first`, over
+    (kh, kw, c) and (kh, kw, f). Depth step (batch, row) of a filter lies as `Packing` says.
     """
 
     width: int
@@ -33,9 +33,12 @@ class WeightPanels:
     rows: int
     stride: int
     transposed: bool
+    taps: int  # by which rows of channels-first weights are put in order of taps; else 1
 
     @classmethod
-    def of(cls, p: ConvProblem, gradient: bool, width: int, together: int = 1) -> WeightPanels:
+    def of(
+        cls, p: ConvProblem, gradient: bool, width: int, together: int = 1, *, taps_first: bool = False
+    ) -> WeightPanels:
         filters, channels, taps = p.group_filters, p.group_channels, p.taps
         per_filter = channels * taps
         if not gradient:
@@ -49,7 +52,8 @@ class WeightPanels:
             source = channels, filters * per_filter, 1, 0, filters, channels, False
         else:
             source = channels, filters * per_filter, filters, per_filter, taps, taps, True
-        return cls(width, p.dtype.itemsize, p.groups, together, *source)
+        ordered = taps if taps_first and not p.channels_last else 1
+        return cls(width, p.dtype.itemsize, p.groups, together, *source, ordered)
 
     @property
     def depth(self) -> int:
@@ -69,16 +73,29 @@ class WeightPanels:
         return math.prod(self.shape) * self.itemsize
 
     @cached_property
-    def _row_offsets(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.arange(self.rows) * self.width, np.arange(self.rows) * self.stride
+    def row_offsets(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the rows of one batch, in a panel and in w."""
+        channel, tap = np.divmod(np.arange(self.rows), self.taps)
+        return (tap * (self.depth // self.taps) + channel) * self.width, np.arange(self.rows) * self.stride
+
+    @property
+    def block(self) -> int:
+        """Address of what moves a batch into a panel."""
+        return (transpose_to_rows if self.transposed else copy_block)(self.itemsize).address
+
+    @property
+    def packing(self) -> Packing:
+        return Packing(
+            transposed=int(self.transposed), filters=self.filters, group_stride=self.group_stride, batches=self.batches,
+            batch_stride=self.batch_stride, batch_place=self.rows // self.taps * self.width, rows=self.rows,
+            stride=self.stride,
+        )  # fmt: skip
 
     def pack(self, w: np.ndarray, panels: np.ndarray) -> None:
         """Fill `panels`; numbers past the last filter stay as they are."""
-        block = (transpose_block if self.transposed else copy_block)(self.itemsize)
         runtime.launch(
-            pack_panels, w.size * 4, block.address, self.transposed, w.reshape(-1), panels, *self._row_offsets,
-            self.groups, self.together, self.filters, self.group_stride, self.batches, self.batch_stride, self.rows,
-            self.stride,
+            pack_panels, w.size * 4, self.block, w.reshape(-1), panels, *self.row_offsets, self.groups, self.together,
+            self.packing,
         )  # fmt: skip
 
     def packed(self, w: np.ndarray) -> np.ndarray:

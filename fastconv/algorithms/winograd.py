@@ -32,7 +32,7 @@ OWN_WEIGHTS_TILES, OWN_WEIGHTS_BYTES = 256, 2 * 2**20
 _CYCLES = {2: (58.0, 50.0, 77.0), 4: (250.0, 112.0, 235.0)}
 _SLOWDOWN = 1.2  # of the products, whose operands come from L2
 # Bringing a number of w beside its neighbours, when filters lie side by side and when they do not.
-_CYCLES_PER_WEIGHT, _CYCLES_PER_WEIGHT_TRANSPOSED = 1.5, 4.0
+_CYCLES_PER_WEIGHT, _CYCLES_PER_WEIGHT_TRANSPOSED = 1.5, 2.0
 # Transformed weights beyond what the caches hold: written once, read by every block of tiles.
 _CACHED_WEIGHTS_BYTES, _CYCLES_PER_BYTE_BEYOND = 4 * 2**20, 0.7
 

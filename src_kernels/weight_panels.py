@@ -1,0 +1,71 @@
+"""Weights in the order in which the register tile reads them: panels of filters, depth step by step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import intp, prange
+
+from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.simd import address_of, call_address
+
+
+class Packing(NamedTuple):
+    """Where the weights of one group lie; strides count numbers.
+
+    Depth step (batch, row) of filter f is w[batch * batch_stride + row * stride + f]; transposed, where a filter's
+    rows lie side by side, w[batch * batch_stride + f * stride + row].
+    """
+
+    transposed: int
+    filters: int
+    group_stride: int
+    batches: int
+    batch_stride: int
+    batch_place: int  # the same in a panel
+    rows: int
+    stride: int
+
+
+@jit
+def pack_rows(block, w, drow, srow, group, panel, batch, target, tile_cols, g):
+    """One batch of the depth steps of a panel that begins at address `target`; columns past the last filter stay.
+
+    `block` is the address of `transpose_to_rows` or of `copy_block`; `drow` and `srow` are the offsets of a batch's
+    rows in the panel and in w.
+    """
+    item = w.itemsize
+    target += batch * g.batch_place * item
+    f = panel * tile_cols
+    width = min(tile_cols, g.filters - f)
+    source = address_of(w) + (group * g.group_stride + batch * g.batch_stride) * item
+    if g.transposed:
+        call_address(block, (target, address_of(drow), source + f * g.stride * item, g.stride, width, g.rows))
+    else:
+        call_address(block, (target, address_of(drow), source + f * item, address_of(srow), g.rows, width, 1))
+
+
+@jit
+def _pack_panels(slot, slots, block, w, out, drow, srow, groups, together, g):
+    """Weights -> out (groups / together, panels, depth = batches * rows, tile_cols); tasks are batches of a panel.
+
+    The filters of `together` neighbouring groups lie side by side in one panel; more than one need a single panel.
+    """
+    panels, depth, tile_cols = out.shape[1:]
+    tasks = groups * panels * g.batches
+    for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
+        batch = task % g.batches
+        panel = task // g.batches % panels
+        group = task // (g.batches * panels)
+        place = (group // together * panels + panel) * depth * tile_cols + group % together * g.filters
+        target = address_of(out) + place * w.itemsize
+        pack_rows(block, w, drow, srow, group, panel, batch, target, tile_cols, g)
+
+
+@jit(parallel=True)
+def _pack_panels_parallel(slots, block, w, out, drow, srow, groups, together, g):
+    for slot in prange(slots):
+        _pack_panels(intp(slot), slots, block, w, out, drow, srow, groups, together, g)
+
+
+pack_panels = Kernel(_pack_panels, _pack_panels_parallel)
