@@ -1,12 +1,13 @@
-"""Convolution as a product of two packed matrices, with vectors over output pixels (im2col, a few tiles at a time).
+"""Convolution as a product of weights and packed pixels, with vectors over pixels (im2col, a few tiles at a time).
 
     out[f, pixel] = sum over k of  w[f, k] * x[brow[k] + pixel]
 
-Weights come as panels of `tile_rows` filters, (panel, depth, tile_rows) (see `weight_panels`). Each task
-copies the taps of its pixels into panels of `tile_cols` pixels, (panel, depth block, tile_cols): whole runs of
-neighbouring pixels, tap after tap. So the register tile reads both operands from front to back: read in place, planes
-far apart cost a page look-up per step and share few lines of the first-level cache (1x1, 256 channels: 0.8 times as
-fast). A block of `depth_block` steps of a pixel panel stays in the first-level cache while all weights pass by.
+Step k of filter f is w[arow[f] + acol[k]]: weights whose steps lie side by side are read in place, others come as
+panels of `tile_rows` filters, (panel, depth, tile_rows) (see `weight_panels`). Each task copies the taps of its pixels
+into panels of `tile_cols` pixels, (panel, depth block, tile_cols): whole runs of neighbouring pixels, tap after tap. So
+the register tile reads both operands from front to back: read in place, planes far apart cost a page look-up per step
+and share few lines of the first-level cache (1x1, 256 channels: 0.8 times as fast). A block of `depth_block` steps of a
+pixel panel stays in the first-level cache while all weights pass by.
 
 `x` holds zero-padded planes, split by stride (see `prepare.pad_planes`); pixels are numbered through all images, so no
 tile is left half empty on small planes. A tile whose pixels lie side by side in `out` is stored there from registers;
@@ -42,7 +43,7 @@ class PixelPanels(NamedTuple):
     pitch: int  # numbers from one padded row to the next
     x_image: int
     x_group: int
-    w_panel: int
+    w_group: int
     out_start: int
     out_image: int
     out_group: int
@@ -57,54 +58,63 @@ class PixelPanels(NamedTuple):
 
 
 @cache
-def fill_panels(vectors: int, itemsize: int):
+def fill_panels(vectors: int, itemsize: int, pitch: int = 0):
     """Callback (panels, x, brow, steps, sources, targets, lengths, pieces) for panels of `vectors` vectors a step:
 
-    panels[targets[i] + k * cols + v] = x[brow[k] + sources[i] + v],      k < steps, i < pieces, v < lengths[i] <= cols
+    panels[targets[i] + k * pitch + v] = x[brow[k] + sources[i] + v],  k < steps, i < pieces, v < lengths[i] <= pitch
 
-    Up to a vector behind a piece is overwritten: pieces come in the order of their targets, and a step's room is left
-    free behind the last one. (Masked stores take tens of cycles on AVX2 processors of AMD.)
+    where `pitch` is `vectors` vectors unless given. Up to a vector behind a piece is overwritten: pieces come in the
+    order of their targets, and a step's room is left free behind the last one. (Masked stores take tens of cycles on
+    AVX2 processors of AMD.)
     """
     VECTORS, ITEMSIZE, BITS = vectors, itemsize, MACHINE.vector_bits
+    PITCH = pitch or vectors * MACHINE.lanes(itemsize)
 
     def fill(panels, x, brow, steps, sources, targets, lengths, pieces):
-        _emit_fill(VECTORS, ITEMSIZE, BITS, panels, x, brow, steps, sources, targets, lengths, pieces)
+        _emit_fill(VECTORS, ITEMSIZE, BITS, PITCH, panels, x, brow, steps, sources, targets, lengths, pieces)
 
     return compile_callback(fill, integers(8))
 
 
 @intrinsic(prefer_literal=True)
-def _emit_fill(typingctx, VECTORS, ITEMSIZE, BITS, panels, x, brow, steps, sources, targets, lengths, pieces):
-    vectors, itemsize = VECTORS.literal_value, ITEMSIZE.literal_value
+def _emit_fill(typingctx, VECTORS, ITEMSIZE, BITS, PITCH, panels, x, brow, steps, sources, targets, lengths, pieces):
+    vectors, itemsize, pitch = VECTORS.literal_value, ITEMSIZE.literal_value, PITCH.literal_value
 
     def codegen(context, builder, signature, args):
         simd = Emitter(builder, itemsize)
-        panels, x, brow, steps, sources, targets, lengths, pieces = args[3:]
+        panels, x, brow, steps, sources, targets, lengths, pieces = args[4:]
         panels, x = simd.pointer(panels), simd.pointer(x)
-        brow, sources, targets, lengths = (simd.pointer(table, I64) for table in (brow, sources, targets, lengths))
-        cols = vectors * simd.lanes
-        with cgutils.for_range(builder, steps) as step:
-            tap = simd.at(x, builder.load(simd.at(brow, step.index)))
-            row = simd.at(panels, builder.mul(step.index, I64(cols)))
-            with cgutils.for_range(builder, pieces) as piece:
-                source = simd.at(tap, builder.load(simd.at(sources, piece.index)))
-                target = simd.at(row, builder.load(simd.at(targets, piece.index)))
-                length = builder.load(simd.at(lengths, piece.index))
-                with builder.if_else(builder.icmp_signed("==", length, I64(cols))) as (whole, part):
-                    with whole:
-                        for v in range(vectors):
-                            place = v * simd.lanes
-                            simd.store(simd.load(simd.at(source, place)), simd.at(target, place))
-                    with part:
-                        for v in range(vectors):
-                            place = v * simd.lanes
-                            with builder.if_then(builder.icmp_signed(">", length, I64(place))):
-                                mask = simd.lanes_below(builder.sub(length, I64(place)))
-                                simd.store(simd.load(simd.at(source, place), mask), simd.at(target, place))
+        brow, *tables = (simd.pointer(table, I64) for table in (brow, sources, targets, lengths))
+
+        def piece(index):
+            return [builder.load(simd.at(table, index)) for table in tables]
+
+        def copy(step, source, target, length):
+            source = simd.at(simd.at(x, builder.load(simd.at(brow, step))), source)
+            target = simd.at(simd.at(panels, builder.mul(step, I64(pitch))), target)
+            with builder.if_else(builder.icmp_signed("==", length, I64(vectors * simd.lanes))) as (whole, part):
+                with whole:
+                    for v in range(vectors):
+                        place = v * simd.lanes
+                        simd.store(simd.load(simd.at(source, place)), simd.at(target, place))
+                with part:
+                    for v in range(vectors):
+                        place = v * simd.lanes
+                        with builder.if_then(builder.icmp_signed(">", length, I64(place))):
+                            mask = simd.lanes_below(builder.sub(length, I64(place)))
+                            simd.store(simd.load(simd.at(source, place), mask), simd.at(target, place))
+
+        with builder.if_else(builder.icmp_signed("==", pieces, I64(1))) as (one, many):
+            with one:
+                only = piece(I64(0))
+                with cgutils.for_range(builder, steps) as step:
+                    copy(step.index, *only)
+            with many, cgutils.for_range(builder, steps) as step, cgutils.for_range(builder, pieces) as each:
+                copy(step.index, *piece(each.index))
         return context.get_dummy_value()
 
     return types.void(
-        VECTORS, ITEMSIZE, BITS, panels, x, brow, steps, sources, targets, lengths, pieces
+        VECTORS, ITEMSIZE, BITS, PITCH, panels, x, brow, steps, sources, targets, lengths, pieces
     ), codegen  # fmt: skip
 
 
@@ -144,7 +154,6 @@ def _pixel_panels(
     chunk = g.tiles * g.tile_cols
     chunks = (pixels + chunk - 1) // chunk
     shares = (g.filters + g.share - 1) // g.share
-    row_panels = (g.filters + g.tile_rows - 1) // g.tile_rows
     panel, mine = address_of(panels[slot]), address_of(scratch[slot])
     mine_pieces = pieces[slot]
     sources, targets, lengths = mine_pieces[0], mine_pieces[1], mine_pieces[2]
@@ -159,7 +168,7 @@ def _pixel_panels(
         end = min(begin + chunk, pixels)
         filter_begin = share * g.share
         filter_end = min(filter_begin + g.share, g.filters)
-        weights = address_of(w) + group * row_panels * g.w_panel * item
+        weights = address_of(w) + group * g.w_group * item
         planes = address_of(x) + group * g.x_group * item
         target = address_of(out) + (g.out_start + group * g.out_group) * item
         count = _cut_into_pieces(mine_pieces, begin, end, g)
@@ -180,7 +189,6 @@ def _pixel_panels(
                 ),
             )  # fmt: skip
             for f in range(filter_begin, filter_end, g.tile_rows):
-                weight_panel = weights + f // g.tile_rows * g.w_panel * item
                 for t in range(begin, end, g.tile_cols):
                     width = min(g.tile_cols, end - t)
                     if g.out_col == 1 and t % joined + width <= joined:
@@ -191,8 +199,8 @@ def _pixel_panels(
                         tile,
                         (
                             steps,
-                            weight_panel,
-                            address_of(arow),
+                            weights,
+                            address_of(arow) + 8 * f,
                             address_of(acol) + 8 * k,
                             panel + (t - begin) * (g.depth_block + 1) * item,
                             address_of(prow),
