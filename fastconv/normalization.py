@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import arguments, runtime
+from fastconv import arguments, runtime, workspace
 from fastconv._kernels import normalization as kernels
 from fastconv._kernels.channel_constants import affine_constants, gradient_constants, merge_moments
 from fastconv._kernels.channel_sums import DEVIATIONS, DOTS, TOTALS, channel_sums
@@ -198,7 +198,7 @@ def batch_norm_forward(
     offset = np.zeros(form.C) if beta is None else beta.astype(np.float64)
     inv_std, constants = np.empty(form.C), np.empty((3, form.width), dtype)
     affine_constants(mean, var, eps, scale, offset, inv_std, constants)
-    out = np.empty(form.shape, dtype)
+    out = workspace.empty(form.shape, dtype)
     if out.size:
         kernel = kernels.normalize_planes if form.planes else kernels.normalize_rows
         runtime.launch(kernel, x.size * 8, x, *constants, out)
@@ -266,7 +266,7 @@ def batch_norm_backward(dout: Any, cache: BatchNormCache) -> tuple[np.ndarray, n
         raise ValueError(f"{function}: dout must have the output's shape {cache.x.shape}, got {dout.shape}")
     dout, x = arguments.dense(dout, dtype).reshape(form.shape), cache.x.reshape(form.shape)
     dgamma, dbeta, constants = np.zeros(form.C), np.zeros(form.C), np.zeros((4, form.width), dtype)
-    dx = np.empty(form.shape, dtype)
+    dx = workspace.empty(form.shape, dtype)
     if dx.size:
         plain, weighted = _dots(dout, x, cache.constants[0], form)
         gradient_constants(

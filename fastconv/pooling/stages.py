@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv import runtime
+from fastconv import runtime, workspace
 from fastconv._kernels import pooling as any_columns
 from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.pool_channels import channels_kernel
@@ -83,7 +83,7 @@ class Stage:
 
     def new_mask(self) -> np.ndarray:
         """Memory for the code of each window, with the room that the kernels need on both sides."""
-        return np.empty(math.prod(self.out_shape) + 2 * MASK_ROOM, self.mask_dtype)
+        return workspace.empty((math.prod(self.out_shape) + 2 * MASK_ROOM,), self.mask_dtype)
 
     def codes(self, mask: np.ndarray) -> np.ndarray:
         """The codes that lie in what `new_mask` gave, of the output's shape."""
