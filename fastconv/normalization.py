@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import arguments, runtime
+from fastconv import arguments, runtime, workspace
 from fastconv._kernels import normalization as kernels
 from fastconv._kernels.channel_constants import affine_constants, gradient_constants, merge_moments
 from fastconv._kernels.channel_sums import DEVIATIONS, DOTS, TOTALS, channel_sums
+from fastconv._kernels.plane_sums import plane_dots, plane_moments
 from fastconv.example_norm import (
     group_norm,
     group_norm_backward,
@@ -108,7 +109,7 @@ def _moments(x: np.ndarray, form: _Form) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance of each channel, (C,) float64, merged from those of planes or bands."""
     partial = np.empty((2, *form.parts))
     if form.planes:
-        runtime.launch(kernels.moments_of_planes, x.size * 8, x, partial)
+        runtime.launch(kernels.moments_of_planes, x.size * 8, plane_moments(x.itemsize).address, x, partial)
     else:
         totals, deviations = (channel_sums(kind, x.itemsize).address for kind in (TOTALS, DEVIATIONS))
         runtime.launch(kernels.moments_of_rows, x.size * 8, totals, deviations, x, partial)
@@ -197,7 +198,7 @@ def batch_norm_forward(
     offset = np.zeros(form.C) if beta is None else beta.astype(np.float64)
     inv_std, constants = np.empty(form.C), np.empty((3, form.width), dtype)
     affine_constants(mean, var, eps, scale, offset, inv_std, constants)
-    out = np.empty(form.shape, dtype)
+    out = workspace.empty(form.shape, dtype)
     if out.size:
         kernel = kernels.normalize_planes if form.planes else kernels.normalize_rows
         runtime.launch(kernel, x.size * 8, x, *constants, out)
@@ -265,7 +266,7 @@ def batch_norm_backward(dout: Any, cache: BatchNormCache) -> tuple[np.ndarray, n
         raise ValueError(f"{function}: dout must have the output's shape {cache.x.shape}, got {dout.shape}")
     dout, x = arguments.dense(dout, dtype).reshape(form.shape), cache.x.reshape(form.shape)
     dgamma, dbeta, constants = np.zeros(form.C), np.zeros(form.C), np.zeros((4, form.width), dtype)
-    dx = np.empty(form.shape, dtype)
+    dx = workspace.empty(form.shape, dtype)
     if dx.size:
         plain, weighted = _dots(dout, x, cache.constants[0], form)
         gradient_constants(
@@ -289,7 +290,7 @@ def _dots(dout: np.ndarray, x: np.ndarray, mean: np.ndarray, form: _Form) -> tup
     """Sums over the parts of each channel of dout and of dout * (x - mean), (parts, C) float64."""
     partial = np.empty((2, *form.parts))
     if form.planes:
-        runtime.launch(kernels.dots_of_planes, x.size * 8, dout, x, mean, partial)
+        runtime.launch(kernels.dots_of_planes, x.size * 8, plane_dots(x.itemsize).address, dout, x, mean, partial)
     else:
         sums = channel_sums(DOTS, x.itemsize).address
         runtime.launch(kernels.dots_of_rows, x.size * 8, sums, dout, x, mean, partial)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -114,16 +113,9 @@ def _emit_fold(typingctx, ITEMSIZE, BITS, dst, src, count):
     def codegen(context, builder, signature, args):
         simd = Emitter(builder, itemsize)
         dst, src = simd.pointer(args[2]), simd.pointer(args[3])
-        add = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(simd.scalar, [simd.scalar, simd.vector]),
-            f"llvm.vector.reduce.fadd.{simd.suffix}",
-        )
         with cgutils.for_range(builder, args[4]) as loop:
             vector = simd.load(simd.at(src, builder.mul(loop.index, I64(simd.lanes))))
-            # In any order: pairs of halves instead of one lane after the other.
-            total = builder.call(add, [ir.Constant(simd.scalar, 0.0), vector], fastmath=("reassoc",))
-            builder.store(total, simd.at(dst, loop.index))
+            builder.store(simd.sum_of_lanes(vector), simd.at(dst, loop.index))
         return context.get_dummy_value()
 
     return types.void(ITEMSIZE, BITS, dst, src, count), codegen

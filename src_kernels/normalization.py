@@ -2,8 +2,9 @@
 
 Two forms of each: planes (P, L), where plane p belongs to channel p % C, and rows (R, C), one column per channel.
 Moments and dot products are summed in blocks that stay in the first-level cache, in the array's own precision, and
-added up in float64; how the numbers are cut depends on their shape alone, so thread counts differ in rounding at most.
-Tasks are planes or bands of rows and each writes its own part of the result, which may be uninitialised.
+added up in float64; how the numbers are cut depends on their shape alone, so results do not depend
+on the number of threads. Tasks are planes or bands of rows and each writes its own part of the result, which may be
+uninitialised.
 """
 
 from __future__ import annotations
@@ -12,45 +13,25 @@ import numpy as np
 from numba import intp, prange
 
 from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.plane_sums import BLOCK
 from fastconv._kernels.simd import address_of, call_address
 
-BLOCK = 2048  # numbers of a plane summed before they are added in float64: 8 or 16 KB
 BLOCK_ROWS = 8  # least rows of a block, where rows are so long that BLOCK numbers are fewer
 
 
 @jit
-def _moments_of_planes(slot, slots, x, moments):
-    """x (P, L) -> moments (2, P) float64: mean and sum of squared deviations from it.
-
-    A block's deviations are taken from its rounded mean, and the sum of the deviations corrects both results.
-    """
+def _moments_of_planes(slot, slots, plane_moments, x, moments):
+    """x (P, L) -> moments (2, P) float64: mean and sum of squared deviations; by the callback of `plane_sums`."""
     planes, length = x.shape
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
-        mean, squares = 0.0, 0.0
-        for first in range(0, length, BLOCK):
-            block = x[plane, first : first + BLOCK]
-            count = block.size
-            total = x.dtype.type(0)
-            for i in range(count):
-                total += block[i]
-            shift = x.dtype.type(total / count)
-            first_order, second_order = x.dtype.type(0), x.dtype.type(0)
-            for i in range(count):
-                deviation = block[i] - shift
-                first_order += deviation
-                second_order += deviation * deviation
-            correction = np.float64(first_order) / count
-            step = shift + correction - mean
-            squares += second_order - first_order * correction + step * step * first * (count / (first + count))
-            mean += step * (count / (first + count))
-        moments[0, plane] = mean
-        moments[1, plane] = squares
+        source = address_of(x) + plane * length * x.itemsize
+        call_address(plane_moments, (source, length, address_of(moments[0, plane:]), address_of(moments[1, plane:])))
 
 
 @jit(parallel=True)
-def _moments_of_planes_parallel(slots, x, moments):
+def _moments_of_planes_parallel(slots, plane_moments, x, moments):
     for slot in prange(slots):
-        _moments_of_planes(intp(slot), slots, x, moments)
+        _moments_of_planes(intp(slot), slots, plane_moments, x, moments)
 
 
 moments_of_planes = Kernel(_moments_of_planes, _moments_of_planes_parallel)
@@ -139,29 +120,29 @@ normalize_rows = Kernel(_normalize_rows, _normalize_rows_parallel)
 
 
 @jit
-def _dots_of_planes(slot, slots, dout, x, mean, dots):
-    """dout, x (P, L), mean (C,) -> dots (2, P) float64: the sums of dout and of dout * (x - mean)."""
+def _dots_of_planes(slot, slots, plane_dots, dout, x, mean, dots):
+    """dout, x (P, L), mean (C,) -> dots (2, P) float64: the sums of dout and of dout * (x - mean); by `plane_sums`."""
     planes, length = x.shape
     channels = mean.size
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
-        center = mean[plane % channels]
-        plain, weighted = 0.0, 0.0
-        for first in range(0, length, BLOCK):
-            gradient, source = dout[plane, first : first + BLOCK], x[plane, first : first + BLOCK]
-            a, b = x.dtype.type(0), x.dtype.type(0)
-            for i in range(source.size):
-                a += gradient[i]
-                b += gradient[i] * (source[i] - center)
-            plain += a
-            weighted += b
-        dots[0, plane] = plain
-        dots[1, plane] = weighted
+        place = plane * length * x.itemsize
+        call_address(
+            plane_dots,
+            (
+                address_of(dout) + place,
+                address_of(x) + place,
+                length,
+                address_of(mean[plane % channels :]),
+                address_of(dots[0, plane:]),
+                address_of(dots[1, plane:]),
+            ),
+        )
 
 
 @jit(parallel=True)
-def _dots_of_planes_parallel(slots, dout, x, mean, dots):
+def _dots_of_planes_parallel(slots, plane_dots, dout, x, mean, dots):
     for slot in prange(slots):
-        _dots_of_planes(intp(slot), slots, dout, x, mean, dots)
+        _dots_of_planes(intp(slot), slots, plane_dots, dout, x, mean, dots)
 
 
 dots_of_planes = Kernel(_dots_of_planes, _dots_of_planes_parallel)

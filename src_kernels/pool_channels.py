@@ -2,7 +2,8 @@
 
 Pixels are what lies innermost in memory: the channels, or (height, width, channels) where depth is pooled. Rows and
 columns of a window come from lists, so strides, dilations and adaptive windows are all the same here. Blocks of four
-vectors share one walk over the lists; what is left of a pixel takes one vector at a time, the last with a mask.
+vectors share one walk over the lists; what is left of a pixel takes one vector at a time, the last of which ends where
+the pixel does and repeats numbers of the one before. Only pixels smaller than a vector take masks.
 """
 
 from __future__ import annotations
@@ -38,17 +39,18 @@ VECTORS = 4
 
 
 @cache
-def channels_kernel(kind: int, itemsize: int, code_bits: int, usual_rows: int, usual_cols: int):
+def channels_kernel(kind: int, itemsize: int, code_bits: int, usual_rows: int, usual_cols: int, narrow: bool):
     """The compiled pass over pixels made of (as a rule) `usual_rows` times `usual_cols` pixels, for `pool`.
 
-    The mask has codes of `code_bits`.
+    The mask has codes of `code_bits`; `narrow` pixels are smaller than a vector.
     """
     KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS = kind, itemsize, code_bits, usual_rows, usual_cols
+    NARROW = int(narrow)
     BITS = MACHINE.vector_bits
 
     def pool_channels(source, target, extra, table, begin, end):
         _emit_channels(
-            KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end
+            KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, NARROW, BITS, source, target, extra, table, begin, end
         )
 
     return compile_callback(pool_channels, integers(ARGUMENTS))
@@ -56,23 +58,23 @@ def channels_kernel(kind: int, itemsize: int, code_bits: int, usual_rows: int, u
 
 @intrinsic(prefer_literal=True)
 def _emit_channels(
-    typingctx, KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end
+    typingctx, KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, NARROW, BITS, source, target, extra, table, begin, end
 ):
-    shape = [t.literal_value for t in (KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS)]
+    shape = [t.literal_value for t in (KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, NARROW)]
     signature = types.void(
-        KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, BITS, source, target, extra, table, begin, end
+        KIND, ITEMSIZE, CODE_BITS, USUAL_ROWS, USUAL_COLS, NARROW, BITS, source, target, extra, table, begin, end
     )
 
     def codegen(context, builder, signature, args):
-        _Channels(builder, *shape).emit(*args[6:])
+        _Channels(builder, *shape).emit(*args[7:])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 class _Channels:
-    def __init__(self, builder, kind, itemsize, code_bits, usual_rows, usual_cols):
-        self.builder, self.kind = builder, kind
+    def __init__(self, builder, kind, itemsize, code_bits, usual_rows, usual_cols, narrow):
+        self.builder, self.kind, self.narrow = builder, kind, narrow
         self.usual_rows, self.usual_cols = usual_rows, usual_cols
         self.simd = PoolEmitter(builder, itemsize, code_bits)
 
@@ -83,6 +85,7 @@ class _Channels:
         self.extra = simd.pointer(extra, simd.code if self.kind in KINDS_WITH_MASK else simd.scalar)
         self.col_factors = simd.at(self.extra, reader.field(FACTORS))
         channels, columns, target_width = (reader.field(f) for f in (CHANNELS, COLUMNS, TARGET))
+        self.stored_codes = channels if self.narrow else None
         row_starts, self.row_cells, self.row_taps = (reader.list(i) for i in range(3))
         col_starts, self.col_cells, self.col_taps = (reader.list(i) for i in range(3, 6))
         width = I64(VECTORS * simd.lanes)
@@ -104,8 +107,12 @@ class _Channels:
                     channel = builder.mul(block.index, width)
                     self.window(row, column, row_list, col_list, pixel, channel, [None] * VECTORS)
                 with cgutils.for_range(builder, singles) as single:
-                    channel = builder.add(left, builder.mul(single.index, I64(simd.lanes)))
-                    mask = simd.within(channel, range(simd.lanes), channels)
+                    if self.narrow:
+                        channel, mask = I64(0), simd.first_lanes(channels)
+                    else:
+                        channel = builder.add(left, builder.mul(single.index, I64(simd.lanes)))
+                        last, mask = builder.sub(channels, I64(simd.lanes)), None
+                        channel = builder.select(builder.icmp_signed("<", channel, last), channel, last)
                     self.window(row, column, row_list, col_list, pixel, channel, [mask])
 
     def window(self, row, column, row_list, col_list, pixel, channel, masks):
@@ -143,7 +150,7 @@ class _Channels:
                 simd.prefetch(simd.at(self.target, place), WRITE)
             simd.store(result if factor is None else builder.fdiv(result, factor), simd.at(self.target, place), mask)
             if codes:
-                simd.store_codes(builder.load(codes[v]), simd.at(self.extra, place), mask)
+                simd.store_codes(builder.load(codes[v]), simd.at(self.extra, place), self.stored_codes)
 
     def cell(self, place, row_tap, col_tap, results, codes, masks):
         """Add one cell of the window to the results."""
@@ -165,8 +172,8 @@ class _Channels:
             elif self.kind == SPREAD:
                 new = simd.multiply_add(number, factor, old)
             elif self.kind == CHOSEN:
-                codes = simd.load_codes(simd.at(self.extra, here), mask)
-                new = simd.added(old, number, builder.icmp_unsigned("==", codes, simd.every_code(tap)))
+                named = builder.icmp_unsigned("==", simd.load_codes(simd.at(self.extra, here)), simd.splat(tap))
+                new = simd.added(old, number, named)
             else:
                 wins = simd.wins(number, old)
                 new = builder.select(wins, number, old)

@@ -2,7 +2,9 @@
 
 Rows are groups of GROUP numbers: single columns with channels first, pixels of few channels with channels last. A block
 is as many pixels of out or dout as fit into a vector: `span` numbers of out or dout, STRIDE times as many of x. Blocks
-at the ends of rows load and store with masks, which are made once for all rows.
+at the ends of rows load with masks, which are made once for all rows. They store with masks too, unless blocks are
+vectors that fit into the row (`whole`): then the last one begins early enough to end where the row does, and repeats
+numbers of the one before. (On Zen 3 a masked load costs little more than a plain one, a masked store 12 cycles.)
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from fastconv._kernels.pool_vectors import (
     BLOCKS,
     FACTORS,
     KINDS_WITH_MASK,
-    SHIFT,
     SOURCE,
     TARGET,
     PoolEmitter,
@@ -48,8 +49,9 @@ class Place(NamedTuple):
 class Rows:
     """The loops over rows and blocks that both directions share."""
 
-    def __init__(self, builder, kind, itemsize, usual, taps, stride, dilation, group):
+    def __init__(self, builder, kind, itemsize, usual, taps, stride, dilation, group, before, whole):
         self.builder, self.kind, self.usual = builder, kind, usual
+        self.before, self.whole = before, whole
         self.simd = PoolEmitter(builder, itemsize, CODE_BITS)
         self.taps, self.stride, self.dilation, self.group = taps, stride, dilation, group
         self.lanes = self.simd.lanes
@@ -63,7 +65,7 @@ class Rows:
         self.source, self.target = simd.pointer(source), simd.pointer(target)
         self.extra = simd.pointer(extra, simd.code if self.kind in KINDS_WITH_MASK else simd.scalar)
         self.source_width, self.target_width = reader.field(SOURCE), reader.field(TARGET)
-        self.shift, self.col_factors = reader.field(SHIFT), reader.field(FACTORS)
+        self.col_factors = reader.field(FACTORS)
         starts, self.cells, self.codes = (reader.list(i) for i in range(3))
         with simd.over(I64(0), reader.field(BLOCKS)) as block:
             place = self.place(block)
@@ -74,6 +76,14 @@ class Rows:
                         with simd.over(begin, end) as row:
                             first, last = reader.entry(starts, row), reader.entry(starts, builder.add(row, I64(1)))
                             self.row(row, first, last, place, masks)
+
+    def begin(self, block, per_block: int, width):
+        """Where a block of `per_block` numbers begins in a row of `width`."""
+        begin = self.builder.mul(block, I64(per_block))
+        if not self.whole:
+            return begin
+        last = self.builder.sub(width, I64(per_block))
+        return self.builder.select(self.builder.icmp_signed("<", begin, last), begin, last)
 
     def place(self, block) -> Place:
         raise NotImplementedError

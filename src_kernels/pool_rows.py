@@ -16,14 +16,21 @@ from fastconv._kernels.simd import integers
 
 
 @cache
-def rows_kernel(kind: int, itemsize: int, usual: int, taps: int, stride: int, dilation: int, group: int):
-    """The compiled pass over rows made of (as a rule) `usual` rows, with `taps` columns per window, for `pool`."""
+def rows_kernel(
+    kind: int, itemsize: int, usual: int, taps: int, stride: int, dilation: int, group: int, before: int, whole: bool
+):
+    """The compiled pass over rows made of (as a rule) `usual` rows, with `taps` columns per window, for `pool`.
+
+    `before` is the padding of a row and `whole` says that it ends with a whole block; see `pool_row_blocks`.
+    """
     KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP = kind, itemsize, usual, taps, stride, dilation, group
+    BEFORE, WHOLE = before, int(whole)
     BITS = MACHINE.vector_bits
 
     def pool_rows(source, target, extra, table, begin, end):
         _emit_rows(
-            KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP, BITS, source, target, extra, table, begin, end
+            KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP, BEFORE, WHOLE, BITS,
+            source, target, extra, table, begin, end,
         )  # fmt: skip
 
     return compile_callback(pool_rows, integers(ARGUMENTS))
@@ -31,16 +38,16 @@ def rows_kernel(kind: int, itemsize: int, usual: int, taps: int, stride: int, di
 
 @intrinsic(prefer_literal=True)
 def _emit_rows(
-    typingctx, KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP, BITS, source, target, extra, table, begin, end
+    typingctx, KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP, BEFORE, WHOLE, BITS,
+    source, target, extra, table, begin, end,
 ):  # fmt: skip
-    kind, *shape = [t.literal_value for t in (KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP)]
-    signature = types.void(
-        KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP, BITS, source, target, extra, table, begin, end
-    )
+    constants = KIND, ITEMSIZE, USUAL, TAPS, STRIDE, DILATION, GROUP, BEFORE, WHOLE
+    kind, *shape = [constant.literal_value for constant in constants]
+    signature = types.void(*constants, BITS, source, target, extra, table, begin, end)
 
     def codegen(context, builder, signature, args):
         emitter = Backward if kind in (CHOSEN, SPREAD) else Forward
-        emitter(builder, kind, *shape).emit(*args[8:])
+        emitter(builder, kind, *shape).emit(*args[10:])
         return context.get_dummy_value()
 
     return signature, codegen

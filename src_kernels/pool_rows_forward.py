@@ -50,8 +50,8 @@ class Forward(Rows):
 
     def place(self, block):
         builder = self.builder
-        begin = builder.add(builder.mul(block, I64(self.stride * self.span)), self.shift)
-        target = builder.mul(block, I64(self.span))
+        target = self.begin(block, self.span, self.target_width)
+        begin = builder.sub(builder.mul(target, I64(self.stride)), I64(self.before * self.group))
         reach = max(self.offset(vector) for vector in self.vectors) + self.lanes
         inside = self.all_of(
             builder.icmp_signed(">=", begin, I64(0)),
@@ -70,9 +70,12 @@ class Forward(Rows):
             )
             for vector in self.vectors
         }
-        stored = None if all_lanes else simd.within(place.target, range(self.lanes), self.target_width)
-        if self.span < self.lanes:
-            stored = simd.both(stored, simd.first_lanes(I64(self.span)))
+        self.stored_codes = stored = None  # where a block is smaller than a vector, the next one overwrites the rest
+        if not (all_lanes or self.whole):
+            left = self.builder.sub(self.target_width, place.target)
+            shorter = self.builder.icmp_signed("<", left, I64(self.span))
+            self.stored_codes = self.builder.select(shorter, left, I64(self.span))
+            stored = simd.first_lanes(self.stored_codes)
         if self.kind == MEAN:
             factors = simd.at(self.extra, self.builder.add(self.col_factors, place.target))
             self.col_factor = simd.load(factors, stored)
@@ -140,4 +143,4 @@ class Forward(Rows):
 
         self.over_rows(first, last, choose)
         simd.store(builder.load(best), simd.at(self.target, target), stored)
-        simd.store_codes(builder.load(code), simd.at(self.extra, target), stored)
+        simd.store_codes(builder.load(code), simd.at(self.extra, target), self.stored_codes)

@@ -32,17 +32,23 @@ KINDS_WITH_MASK = (FIRST_LARGEST, CHOSEN)
 
 # Fields of a table. PITCH: bytes from plane to plane of source, target and extra. SOURCE, TARGET: numbers in a row.
 PLANES, ROWS, SOURCE_PITCH, TARGET_PITCH, EXTRA_PITCH, SOURCE, TARGET = range(7)
-SHIFT, BLOCKS = 7, 8  # of rows: where the first block begins in x (-padding); blocks of vectors in a row
-CHANNELS, COLUMNS = 7, 8  # of channels: numbers per pixel; pixels of a target row
+CHANNELS = 7  # numbers per pixel
+BLOCKS = COLUMNS = 8  # in a target row: blocks of vectors for rows, pixels for channels
 FACTORS = 9  # where col_factor begins in extra
 BAND = 10  # rows of a call: where they are long, blocks of neighbouring rows follow each other
-LISTS = 11  # where the lists begin in the table: STARTS, CELLS, TAPS of the rows, then those of the columns
+EXTRA_START = 11  # bytes before the first code of a mask
+LISTS = 12  # where the lists begin in the table: STARTS, CELLS, TAPS of the rows, then those of the columns
 FIELDS = LISTS + 6
 ARGUMENTS = 6  # of a callback: source, target, extra, table, first row, end row
 
 # The processor follows the two rows of a window badly: 2x2 on 8x64x112x112, one core, took 1.8 ms without prefetching,
 # 0.97, 0.74 and 0.53 ms with it 1, 4 and 8 KB ahead; writing dx 0.96 ms without and 0.63 ms 8 KB ahead.
 PREFETCH_BYTES = 8192
+
+# Codes beyond the end of a row are read, and meet numbers that are zero: AVX2 has no masked load of bytes (one of 8 was
+# 8 branches, and the gradient of 3x3 windows on 28x28 took 7 times as long). So masks have room for a vector on both
+# sides.
+MASK_ROOM = 16
 READ, WRITE = 0, 1
 
 
@@ -60,7 +66,7 @@ def _pool(slot, slots, callback, source, target, extra, table):
             (
                 address_of(source) + plane * table[SOURCE_PITCH],
                 address_of(target) + plane * table[TARGET_PITCH],
-                address_of(extra) + plane * table[EXTRA_PITCH],
+                address_of(extra) + table[EXTRA_START] + plane * table[EXTRA_PITCH],
                 address_of(table),
                 first,
                 first + count,
@@ -138,12 +144,6 @@ class PoolEmitter(Emitter):
             with loop, self.over(begin, end) as i:
                 body(i)
 
-    def both(self, mask, other):
-        """Lanes in both masks, where None stands for all."""
-        if mask is None or other is None:
-            return other if mask is None else mask
-        return self.builder.and_(mask, other)
-
     def load_or(self, pointer, mask, otherwise):
         """`load`, with a constant in the lanes that are not read."""
         if mask is None:
@@ -154,31 +154,32 @@ class PoolEmitter(Emitter):
         )
         return self.builder.call(function, [pointer, I32(self.itemsize), mask, otherwise])
 
-    def load_codes(self, pointer, mask=None):
-        pointer = self.builder.bitcast(pointer, self.codes.as_pointer())
-        if mask is None:
-            return self.builder.load(pointer, align=self.code.width // 8)
-        function = self._declare(
-            f"llvm.masked.load.v{self.lanes}i{self.code.width}.p0",
-            self.codes,
-            [self.codes.as_pointer(), I32, self.mask, self.codes],
-        )
-        return self.builder.call(function, [pointer, I32(self.code.width // 8), mask, ir.Constant(self.codes, None)])
+    def load_codes(self, pointer):
+        """The codes at a place, in integers of the floats' width."""
+        builder = self.builder
+        codes = builder.load(builder.bitcast(pointer, self.codes.as_pointer()), align=self.code.width // 8)
+        return builder.zext(codes, self.integers) if self.code.width < self.integer.width else codes
 
-    def store_codes(self, value, pointer, mask=None):
-        """Store integers of the floats' width as narrow codes."""
+    def store_codes(self, value, pointer, count=None):
+        """Store integers of the floats' width as narrow codes, the first `count` (i64) of them in powers of two."""
+        builder, number = self.builder, self.lanes
         if self.code.width < self.integer.width:
-            value = self.builder.trunc(value, self.codes)
-        pointer = self.builder.bitcast(pointer, self.codes.as_pointer())
-        if mask is None:
-            self.builder.store(value, pointer, align=self.code.width // 8)
+            value = builder.trunc(value, self.codes)
+        if count is None:
+            builder.store(value, builder.bitcast(pointer, self.codes.as_pointer()), align=self.code.width // 8)
             return
-        function = self._declare(
-            f"llvm.masked.store.v{self.lanes}i{self.code.width}.p0",
-            ir.VoidType(),
-            [self.codes, self.codes.as_pointer(), I32, self.mask],
-        )
-        self.builder.call(function, [value, pointer, I32(self.code.width // 8), mask])
+        while number > 1:
+            number //= 2
+            taken = builder.icmp_unsigned("!=", builder.and_(count, I64(number)), I64(0))
+            part = ir.VectorType(self.code, number)
+            with builder.if_then(taken):
+                first = builder.shuffle_vector(
+                    value, value, ir.Constant(ir.VectorType(I32, number), list(range(number)))
+                )
+                builder.store(first, builder.bitcast(pointer, part.as_pointer()), align=self.code.width // 8)
+            rest = [(lane + number) % self.lanes for lane in range(self.lanes)]
+            value = builder.select(taken, self.shuffle(value, value, rest), value)
+            pointer = self.at(pointer, builder.select(taken, I64(number), I64(0)))
 
     def larger(self, new, old):
         """The larger number, NaN if either is NaN. `nsz`: which of two zeros is the larger does not matter."""
@@ -190,13 +191,9 @@ class PoolEmitter(Emitter):
         builder = self.builder
         return builder.and_(builder.fcmp_unordered(">", new, old), builder.fcmp_ordered("ord", old, old))
 
-    def every_code(self, code):
-        """A code (i64) in every lane, as narrow as those of the mask."""
-        return self._splat(self.builder.trunc(code, self.code), self.code)
-
     def added(self, total, value, mask):
         """total + value in the mask's lanes: a product with 0 would turn infinities into NaN."""
-        return self.builder.select(mask, self.builder.fadd(total, value), total)
+        return self.builder.fadd(total, self.builder.select(mask, value, self.zero()))
 
 
 class TableReader:

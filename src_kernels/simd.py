@@ -121,6 +121,11 @@ class Emitter:
         # builder.fma refuses vectors, so the intrinsic is declared by its mangled name.
         return self.builder.call(self._declare(f"llvm.fma.{self.suffix}", self.vector, [self.vector] * 3), [a, b, c])
 
+    def sum_of_lanes(self, vector):
+        """In any order: pairs of halves instead of one lane after the other."""
+        add = self._declare(f"llvm.vector.reduce.fadd.{self.suffix}", self.scalar, [self.scalar, self.vector])
+        return self.builder.call(add, [ir.Constant(self.scalar, 0.0), vector], fastmath=("reassoc",))
+
     def keep_order(self):
         """Forbid moving loads across this point (an empty assembler statement that claims to touch memory).
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastconv
+from fastconv import pooling
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +46,32 @@ def test_import_is_light():
     heavy = ("matplotlib", "sklearn", "tqdm", "torch", "pandas")  # scipy is Numba's doing, where there is one
     code = f"import sys, fastconv.nn; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_import_makes_no_kernel():
+    """Dispatchers, tables of intrinsics and most modules wait for the first use of a public name."""
+    code = (
+        "import sys, gc, fastconv; from numba.core.dispatcher import Dispatcher;"
+        "print(sorted({o.py_func.__module__ for o in gc.get_objects() if isinstance(o, Dispatcher)"
+        " and o.py_func.__module__.startswith('fastconv')}), 'fastconv.conv' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[] False\n"
+    )
+
+
+def test_stub_declares_what_can_be_imported():
+    stub = ast.parse((ROOT / "fastconv" / "__init__.pyi").read_text(encoding="utf-8"))
+    declared = {
+        alias.name: node.module for node in ast.walk(stub) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert declared.pop("*") == "fastconv.pooling"
+    declared |= dict.fromkeys(pooling.__all__, "fastconv.pooling")
+    assert declared.keys() - {"pooling"} == set(fastconv.__all__) <= set(dir(fastconv))
+    for name, module in declared.items():
+        assert getattr(fastconv, name) is getattr(importlib.import_module(module), name)
+    with pytest.raises(AttributeError, match="no attribute 'conv4d'"):
+        _ = fastconv.conv4d
 
 
 def test_kernels_do_not_lean_on_the_package():

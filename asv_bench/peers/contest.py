@@ -49,6 +49,7 @@ class Contest:
     gflop: float  # 0 where time counts, not arithmetic
     ours: dict[str, Contender]
     peers: dict[str, Contender]
+    nbytes: int = 0  # read and written, where that is what takes the time
 
 
 # Makes the contests of one layer, one after another, so that only one layer's arrays are in memory.
@@ -76,6 +77,7 @@ class Row:
     ours: dict[str, float]
     peers: dict[str, float]
     error: float  # largest disagreement with the reference, relative to its root mean square
+    copy: float = 0.0  # of a plain copy that reads and writes as many bytes; 0 where it was not timed
 
     @property
     def best_peer(self) -> str:
@@ -83,7 +85,15 @@ class Row:
 
     def ratio(self, column: str) -> float:
         """The best peer's time divided by ours: above 1, fastconv is faster."""
-        return self.peers[self.best_peer] / self.ours[column]
+        return self.against(self.best_peer, column)
+
+    def against(self, peer: str, column: str) -> float:
+        """One peer's time divided by ours."""
+        return self.peers[peer] / self.ours[column]
+
+    def of_a_copy(self, column: str) -> float:
+        """Our bandwidth as a share of a plain copy's."""
+        return self.copy / self.ours[column]
 
     def to_json(self) -> dict[str, Any]:
         ratios = {column: round(self.ratio(column), 4) for column in self.ours}
@@ -91,7 +101,7 @@ class Row:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Row:
-        return Row(**{name: values[name] for name in Row.__dataclass_fields__})
+        return Row(**{name: values[name] for name in Row.__dataclass_fields__ if name in values})
 
 
 class WrongResultError(Exception):
@@ -117,11 +127,21 @@ def play(contest: Contest, effort: Effort) -> Row:
                 f"mean square, at most {TOLERANCE[contest.dtype]:.0e} is rounding"
             )
         worst = max(worst, error)
-    seconds = interleaved({name: contender.call for name, contender in contenders.items()}, effort)
+    calls: dict[str, Call] = {name: contender.call for name, contender in contenders.items()}
+    if contest.nbytes:
+        calls["copy"] = plain_copy(contest.nbytes)
+    seconds = interleaved(calls, effort)
     ours, peers = ({name: seconds[name] for name in side} for side in (contest.ours, contest.peers))
     return Row(
-        contest.group, contest.layer, contest.direction, contest.dtype, contest.gflop, ours, peers, worst
+        contest.group, contest.layer, contest.direction, contest.dtype, contest.gflop, ours, peers, worst,
+        seconds.get("copy", 0.0),
     )  # fmt: skip
+
+
+def plain_copy(nbytes: int) -> Call:
+    """NumPy's copy, on its one thread, that reads and writes `nbytes` together, between pages that are in memory."""
+    source, target = np.ones(nbytes // 2, np.uint8), np.ones(nbytes // 2, np.uint8)
+    return lambda: np.copyto(target, source)
 
 
 def disagreement(values: np.ndarray, expected: np.ndarray) -> float:

@@ -109,9 +109,11 @@ def pool_contests(pool: Pool, selection: Selection) -> Iterator[Contest]:
         kind = "MaxPool" if pool.kind == "max" else "AveragePool"
         theirs["forward"][onnx_runtime.NAME] = onnx_runtime.operator(kind, x, {}, **attributes)
     for direction in pick(tuple(ours), selection):
+        codes = dout.size if pool.kind == "max" and direction == "backward" else 0  # a byte each
         yield Contest(
-            f"{pool.kind} pooling", pool.name, direction, selection.dtype, 0.0, ours[direction], theirs[direction]
-        )
+            f"{pool.kind} pooling", pool.name, direction, selection.dtype, 0.0, ours[direction], theirs[direction],
+            x.nbytes + dout.nbytes + codes,
+        )  # fmt: skip
 
 
 def _torch_pool(pool: Pool, x: torch.Tensor, dout: torch.Tensor) -> tuple[Callable[[], Any], Callable[[], Any]]:

@@ -51,7 +51,15 @@ class Printer:
         cells = "".join(f"{_speed(row, row.ours.get(column), self.peak):>16}" for column in self.columns)
         cells += f"{_speed(row, row.peers[row.best_peer], self.peak):>16} {row.best_peer:22}"
         cells += "".join(f"{row.ratio(c):11.2f}" if c in row.ours else f"{'-':>11}" for c in self.columns)
+        cells += "".join(f"   {column}: {_memory_speed([row], column)}" for column in row.ours if row.copy)
         print(f"{row.layer:30}{row.direction:9}{cells}", flush=True)
+
+
+def _memory_speed(rows: Sequence[Row], column: str) -> str:
+    """What is asked of pooling, geometric means: the ratio to PyTorch's NCHW, the bandwidth beside a plain copy's."""
+    ratio = geometric_mean([row.against("torch NCHW", column) for row in rows])
+    share = geometric_mean([row.of_a_copy(column) for row in rows])
+    return f"{ratio:.2f} to torch NCHW, {share:.0%} of a copy"
 
 
 def _speed(row: Row, seconds: float | None, peak: float) -> str:
@@ -91,6 +99,10 @@ def print_summary(rows: Sequence[Row]) -> None:
         for group, means in groups.items():
             if means:
                 print(f"{group:50}" + "".join(f"{means[d]:10.2f}" if d in means else f"{'-':>10}" for d in present))
+        for direction in present:
+            copied = [row for row in rows if row.copy and row.direction == direction and column in row.ours]
+            if copied:
+                print(f"pooling {direction}: {_memory_speed(copied, column)}")
         slowest = sorted((row for row in rows if column in row.ours), key=lambda row: row.ratio(column))[:5]
         print("smallest: " + "; ".join(f"{row.layer} {row.direction} {row.ratio(column):.2f}" for row in slowest))
 

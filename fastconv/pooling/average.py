@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import arguments
+from fastconv import arguments, workspace
 from fastconv._kernels.pool_vectors import MEAN, SPREAD
 from fastconv.pooling.problem import PoolProblem, check_cache, checked_dout, flag, pool_problem
 
@@ -52,7 +52,7 @@ def averages(problem: PoolProblem, x: np.ndarray, counting: str, divisor: int = 
     """Window sums over what `counting` says and over `divisor`, in the dtype to compute in."""
     x = arguments.dense(x, problem.dtype)
     for number, stage in enumerate(problem.stages):
-        out = np.empty(stage.out_shape, problem.dtype)
+        out = workspace.empty(stage.out_shape, problem.dtype)
         if out.size:
             stage.run(MEAN, x, out, _factors(problem, number, counting, divisor)[0])
         x = out
@@ -63,7 +63,7 @@ def averages_gradient(problem: PoolProblem, dout: np.ndarray, counting: str, div
     """Each cell gets the gradients of the windows that it lies in, over the windows' divisors."""
     for number in reversed(range(len(problem.stages))):
         stage = problem.stages[number]
-        dx = np.empty(stage.x_shape, problem.dtype)
+        dx = workspace.empty(stage.x_shape, problem.dtype)
         if dx.size:
             stage.run(SPREAD, dout, dx, _factors(problem, number, counting, divisor)[1])
         dout = dx

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import arguments
+from fastconv import arguments, workspace
 from fastconv._kernels.pool_vectors import CHOSEN, FIRST_LARGEST, LARGEST
 from fastconv.pooling.problem import PoolProblem, check_cache, checked_dout, flag, pool_problem
 
@@ -33,7 +33,7 @@ def largest_values(problem: PoolProblem, x: np.ndarray) -> np.ndarray:
     """The largest number of each window, in the dtype to compute in."""
     x = arguments.dense(x, problem.dtype)
     for stage in problem.stages:
-        out = np.empty(stage.out_shape, problem.dtype)
+        out = workspace.empty(stage.out_shape, problem.dtype)
         if out.size:
             stage.run(LARGEST, x, out)
         x = out
@@ -41,14 +41,14 @@ def largest_values(problem: PoolProblem, x: np.ndarray) -> np.ndarray:
 
 
 def first_maxima(problem: PoolProblem, x: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """(out, masks): also which cell of each window is the first with its maximum, a mask for each stage.
+    """(out, masks): also which cell of each window is the first with its maximum, a `Stage.new_mask` for each stage.
 
     The first slice with the maximum, and in it the first cell: the stages together keep row-major order.
     """
     x = arguments.dense(x, problem.dtype)
     masks = []
     for stage in problem.stages:
-        out, mask = np.empty(stage.out_shape, problem.dtype), np.empty(stage.out_shape, stage.mask_dtype)
+        out, mask = workspace.empty(stage.out_shape, problem.dtype), stage.new_mask()
         if out.size:
             stage.run(FIRST_LARGEST, x, out, mask)
         masks.append(mask)
@@ -60,9 +60,9 @@ def flat_indices(problem: PoolProblem, masks: tuple[np.ndarray, ...]) -> np.ndar
     """The place of each window's maximum in its unpadded plane (row-major), of the output's shape, int64."""
     result = None
     for stage, mask in zip(problem.stages, masks, strict=True):
-        rows, cols = np.divmod(mask, stage.horizontal.kernel)
+        rows, cols = np.divmod(stage.codes(mask), stage.horizontal.kernel)
         oh = np.arange(stage.vertical.count)[:, None]
-        ow = np.arange(mask.shape[2]) // stage.lanes
+        ow = np.arange(stage.out_shape[2]) // stage.lanes
         rows, cols = stage.vertical.places[oh, rows], stage.horizontal.places[ow, cols]
         if result is None:
             result = rows * stage.horizontal.size + cols
@@ -77,7 +77,7 @@ def flat_indices(problem: PoolProblem, masks: tuple[np.ndarray, ...]) -> np.ndar
 def max_gradient(problem: PoolProblem, dout: np.ndarray, masks: tuple[np.ndarray, ...]) -> np.ndarray:
     """Every window's gradient goes to its first maximum."""
     for stage, mask in zip(reversed(problem.stages), reversed(masks), strict=True):
-        dx = np.empty(stage.x_shape, problem.dtype)
+        dx = workspace.empty(stage.x_shape, problem.dtype)
         if dx.size:
             stage.run(CHOSEN, dout, dx, mask)
         dout = dx

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastconv import runtime
+from fastconv import runtime, workspace
 from fastconv._kernels import pooling as any_columns
+from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.pool_channels import channels_kernel
 from fastconv._kernels.pool_planes import mean_of_planes, spread_over_planes
 from fastconv._kernels.pool_row_blocks import CODE_BITS, pixels_of_block, vectors_of_window
 from fastconv._kernels.pool_rows import rows_kernel
-from fastconv._kernels.pool_vectors import CHOSEN, FIRST_LARGEST, KINDS_WITH_MASK, LARGEST, LISTS, MEAN, SPREAD, pool
+from fastconv._kernels.pool_vectors import (
+    CHOSEN,
+    FIRST_LARGEST,
+    KINDS_WITH_MASK,
+    LARGEST,
+    LISTS,
+    MASK_ROOM,
+    MEAN,
+    SPREAD,
+    pool,
+)
 from fastconv.pooling.windows import Axis, Lists, cells_of_windows, runs_of_columns, windows_of_cells
 
 NOTHING = np.empty(0, np.uint8)  # for passes without mask and factors
@@ -69,12 +81,23 @@ class Stage:
         """Codes fit into a byte where windows have at most 256 cells."""
         return np.dtype(np.uint8 if self.cells <= 256 else np.int32)
 
+    def new_mask(self) -> np.ndarray:
+        """Memory for the code of each window, with the room that the kernels need on both sides."""
+        return workspace.empty((math.prod(self.out_shape) + 2 * MASK_ROOM,), self.mask_dtype)
+
+    def codes(self, mask: np.ndarray) -> np.ndarray:
+        """The codes that lie in what `new_mask` gave, of the output's shape."""
+        return mask[MASK_ROOM:-MASK_ROOM].reshape(self.out_shape)
+
     @cached_property
     def _passes(self) -> dict[int, VectorPass | None]:
         return {}
 
     def run(self, kind: int, source: np.ndarray, target: np.ndarray, extra: np.ndarray = NOTHING) -> None:
-        """Run a pass (see `pool_vectors`) from x to out, or from dout to dx; the target must not be empty."""
+        """Run a pass (see `pool_vectors`) from x to out, or from dout to dx; the target must not be empty.
+
+        `extra` holds the factors, or is a `new_mask`.
+        """
         if kind not in self._passes:
             self._passes[kind] = self._vector_pass(kind)
         chosen = self._passes[kind]
@@ -85,7 +108,7 @@ class Stage:
         elif chosen is None:
             self._run_any_columns(kind, source, target, extra)
         else:
-            source, target, extra = source.reshape(-1), target.reshape(-1), extra.reshape(-1)
+            source, target = source.reshape(-1), target.reshape(-1)
             runtime.launch(pool, self.work, chosen.callback, source, target, extra, chosen.table)
 
     @cached_property
@@ -126,37 +149,39 @@ class Stage:
         itemsize, code_bits = self.dtype.itemsize, 8 * self.mask_dtype.itemsize
         lists = windows_of_cells if kind in (CHOSEN, SPREAD) else cells_of_windows
         rows, cols = lists(self.vertical), lists(self.horizontal)
+        axis, vector = self.horizontal, MACHINE.lanes(itemsize)
         if self._of_rows and (code_bits == CODE_BITS or kind not in KINDS_WITH_MASK):
-            kernel = rows_kernel(kind, itemsize, rows.usual, self.horizontal.kernel, *self._steps, self.lanes)
+            stride = self._steps[0]
             pixels = pixels_of_block(itemsize, self.lanes)
-        elif self.lanes > 1:
-            kernel = channels_kernel(kind, itemsize, code_bits, rows.usual, cols.usual)
-            pixels = 0
-        else:
-            return None
-        return VectorPass(kernel.address, self._table(kind, rows, cols, pixels))
+            blocks, left = (
+                divmod(axis.size, stride * pixels) if lists is windows_of_cells else divmod(axis.count, pixels)
+            )
+            whole = pixels * self.lanes == vector and blocks > 0 and (lists is cells_of_windows or left % stride == 0)
+            kernel = rows_kernel(
+                kind, itemsize, rows.usual, axis.kernel, *self._steps, self.lanes, axis.pads[0], whole
+            )  # fmt: skip
+            return VectorPass(kernel.address, self._table(kind, rows, cols, blocks + (left > 0)))
+        if self.lanes > 1:
+            kernel = channels_kernel(kind, itemsize, code_bits, rows.usual, cols.usual, self.lanes < vector)
+            return VectorPass(kernel.address, self._table(kind, rows, cols, 0))
+        return None
 
-    def _table(self, kind: int, rows: Lists, cols: Lists, pixels: int) -> np.ndarray:
-        """The table of `pool_rows` for blocks of `pixels`, or with 0 of `pool_channels`; see `pool_vectors`."""
+    def _table(self, kind: int, rows: Lists, cols: Lists, blocks: int) -> np.ndarray:
+        """The table of `pool_rows` for so many blocks in a row, or with 0 of `pool_channels`; see `pool_vectors`."""
         backward = kind in (CHOSEN, SPREAD)
         (_, out_rows, out_width), (_, x_rows, x_width) = self.out_shape, self.x_shape
         item, plane_of_out, plane_of_x = self.dtype.itemsize, out_rows * out_width, x_rows * x_width
         source_width, target_width = (out_width, x_width) if backward else (x_width, out_width)
         source_plane, target_plane = (plane_of_out, plane_of_x) if backward else (plane_of_x, plane_of_out)
-        axis, before = self.horizontal, self.horizontal.pads[0]
-        if pixels:
-            covered = (before + axis.size - 1) // self._steps[0] + 1 if backward else axis.count
-            form = [-before * self.lanes, -(-covered // pixels)]
-            several = form[1] > 1
-        else:
-            form = [self.lanes, axis.size if backward else axis.count]
-            several = False
+        axis = self.horizontal
+        columns = axis.size if backward else axis.count
+        code_bytes = self.mask_dtype.itemsize if kind in KINDS_WITH_MASK else 0
         rows_of_target = x_rows if backward else out_rows
-        band = max(BAND_BYTES // (item * (source_width + target_width)), 1) if several else rows_of_target
+        band = max(BAND_BYTES // (item * (source_width + target_width)), 1) if blocks > 1 else rows_of_target
         fields = [
             self.planes, rows_of_target, source_plane * item, target_plane * item,
-            plane_of_out * self.mask_dtype.itemsize if kind in KINDS_WITH_MASK else 0,
-            source_width, target_width, *form, out_rows, band,
+            plane_of_out * code_bytes,
+            source_width, target_width, self.lanes, blocks or columns, out_rows, band, MASK_ROOM * code_bytes,
         ]  # fmt: skip
         assert len(fields) == LISTS
         parts = [*_in_numbers(rows, source_width, kind, axis.kernel), *_in_numbers(cols, self.lanes, kind, 1)]
@@ -168,6 +193,8 @@ class Stage:
         forward = kind in (LARGEST, FIRST_LARGEST, MEAN)
         shapes = (self.x_shape, self.out_shape) if forward else (self.out_shape, self.x_shape)
         source, target = source.reshape(shapes[0]), target.reshape(shapes[1])
+        if kind in KINDS_WITH_MASK:
+            extra = self.codes(extra)
         kernel: Any
         arguments: tuple[Any, ...]
         if kind == CHOSEN:
