@@ -62,6 +62,8 @@ def lenet5(
     rng = np.random.default_rng(seed)
     hidden: dict[str, Any] = {"dtype": dtype, "rng": rng, "init": "xavier"}
     apart = [_LAYERS[activation]] if activation in _LAYERS else []
+    if activation == "sigmoid":
+        hidden.update(init="xavier_sigmoid")
     if not apart:
         hidden.update(activation="relu", init="he")  # in the same pass as the layer before
     side = (size // 2 - 4) // 2
