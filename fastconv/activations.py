@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import arguments, runtime
+from fastconv import arguments, runtime, workspace
 from fastconv._kernels import elementwise as kernels
+from fastconv._kernels.gelu import GRADIENT, VALUE, gelu_function
+from fastconv._kernels.gelu import gelu as gelu_kernel
 
 GELU_FORMS = ("none", "tanh")
 
@@ -49,7 +51,7 @@ def _gradient_operand(function: str, dout: Any, cache: ActivationCache) -> np.nd
 def relu_forward(x: Any) -> tuple[np.ndarray, ActivationCache]:
     """(`relu(x)`, cache for `relu_backward`)."""
     x, result_dtype = _operand("relu", x)
-    out = np.empty_like(x)
+    out = workspace.empty(x.shape, x.dtype)
     runtime.launch(kernels.relu, x.size * 8, x.reshape(-1), out.reshape(-1))
     cache = ActivationCache("relu", (out,), None, result_dtype)
     return cache.result(out), cache
@@ -72,7 +74,7 @@ def relu_backward(dout: Any, cache: ActivationCache) -> np.ndarray:
     ValueError : dout has another shape than the output. TypeError : cache does not come from `relu_forward`.
     """
     dout = _gradient_operand("relu_backward", dout, cache)
-    dx = np.empty_like(dout)
+    dx = workspace.empty(dout.shape, dout.dtype)
     runtime.launch(kernels.relu_mask, dout.size * 8, dout.reshape(-1), cache.kept[0].reshape(-1), dx.reshape(-1))
     return cache.result(dx)
 
@@ -185,15 +187,24 @@ def gelu_forward(x: Any, *, approximate: str = "none") -> tuple[np.ndarray, Acti
     """(`gelu(x)`, cache for `gelu_backward`)."""
     x, result_dtype = _operand("gelu", x)
     arguments.choice("gelu", "approximate", approximate, GELU_FORMS)
+    kept: tuple[np.ndarray, ...] = (x,)
     if approximate == "tanh":
         cdf = _logistic(np.asarray(2 * _tanh_argument(x)[0]))  # = (1 + tanh) / 2, without its cancellation
+        kept = x, cdf
+        with np.errstate(invalid="ignore", under="ignore"):
+            out = np.asarray(x * cdf)
     else:
-        cdf = np.empty_like(x)
-        runtime.launch(kernels.normal_cdf, x.size * 64, x.reshape(-1), cdf.reshape(-1))
-    with np.errstate(invalid="ignore", under="ignore"):
-        out = np.asarray(x * cdf)
-    cache = ActivationCache("gelu", (x, cdf), approximate, result_dtype)
+        out = _exact_gelu(VALUE, x, x)
+    cache = ActivationCache("gelu", kept, approximate, result_dtype)
     return cache.result(out), cache
+
+
+def _exact_gelu(kind: int, x: np.ndarray, dout: np.ndarray) -> np.ndarray:
+    """x times the distribution function, or dout times its derivative."""
+    out = workspace.empty(x.shape, x.dtype)
+    function = gelu_function(kind, x.itemsize).address
+    runtime.launch(gelu_kernel, x.size * 32, function, x.reshape(-1), dout.reshape(-1), out.reshape(-1))
+    return out
 
 
 def _tanh_argument(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -227,12 +238,11 @@ def gelu_backward(dout: Any, cache: ActivationCache) -> np.ndarray:
     ValueError : dout has another shape than the output. TypeError : cache does not come from `gelu_forward`.
     """
     dout = _gradient_operand("gelu_backward", dout, cache)
+    if cache.option == "none":
+        return cache.result(_exact_gelu(GRADIENT, cache.kept[0], dout))
     x, cdf = cache.kept
     with np.errstate(all="ignore"):
-        if cache.option == "tanh":
-            slope = 2 * cdf * (1 - cdf) * _tanh_argument(x)[1]
-        else:
-            slope = np.exp(-0.5 * x * x) * x.dtype.type(1 / math.sqrt(2 * math.pi))
+        slope = 2 * cdf * (1 - cdf) * _tanh_argument(x)[1]
         return cache.result(dout * (cdf + x * slope))
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from fastconv import arguments, runtime, settled, workspace
-from fastconv._kernels.filters import CHUNK, filter_rows
+from fastconv._kernels.filters import CHUNK, edge_strength, filter_rows
 from fastconv.images import LUMA
 from fastconv.padding import interleaved, origins
 
 FUNCTION = "filter_image"
-DTYPES = tuple(np.dtype(name) for name in ("uint8", "float32", "float64"))
+DTYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "float32", "float64"))
 
 _DERIVATIVE, _SMOOTHED, _BINOMIAL = (np.array(v, np.float32) for v in ([-1, 0, 1], [1, 2, 1], [1, 4, 6, 4, 1]))
 
@@ -38,7 +38,7 @@ def filter_image(
 
     Parameters
     ----------
-    image : (H, W) or (H, W, C), uint8, float32 or float64.
+    image : (H, W) or (H, W, C), uint8, uint16, float32 or float64.
     kernel : one of
 
         - (KH, KW), applied to each channel by itself;
@@ -50,7 +50,7 @@ def filter_image(
     padding_mode : what lies beyond the border: "reflect" (mirrored without the edge), "replicate", "circular" or
         "zeros". Where a kernel has no middle, its earlier one of the two middle cells counts as it.
     offset : number to add, or with a bank one for each kernel: 128 makes both signs visible in an uint8 picture.
-    dtype : of the result; the image's own by default. In uint8 values are rounded and kept in 0 to 255;
+    dtype : of the result; the image's own by default. Integers are rounded and kept in 0 to 255 or 65535;
         `dtype=np.float32` keeps what a filter says, with its sign.
 
     Raises
@@ -118,7 +118,7 @@ def _filtered(image: np.ndarray, kernel: np.ndarray, padding_mode: str, offset: 
                 row_from,
                 col_from,
                 np.array([left, left + W]) * gap,
-                compute.type(255 if dtype == np.uint8 else 0),
+                _largest(dtype, compute),
                 scratch.take((slots, KH, P, col_from.size), compute),
                 scratch.take((slots, CHUNK), compute),
                 out.reshape(H, -1),
@@ -130,17 +130,20 @@ def _compute_dtype(image: np.ndarray, dtype: np.dtype) -> np.dtype:
     return np.result_type(image.dtype, dtype, np.float32)
 
 
+def _largest(dtype: np.dtype, compute: np.dtype) -> Any:
+    """What the kernels keep results below: an integer's largest value, 0 for floats."""
+    return compute.type(np.iinfo(dtype).max if dtype.kind == "u" else 0)
+
+
 def _edge_strength(image: np.ndarray, padding_mode: str, offset: Any, dtype: np.dtype) -> np.ndarray:
     """sqrt(dx^2 + dy^2) of the grey values."""
     compute = _compute_dtype(image, dtype)
     grey = image if image.ndim == 2 else _filtered(image, KERNELS["grayscale"], padding_mode, 0, compute)
     dx, dy = (_filtered(grey, KERNELS[name], padding_mode, 0, compute) for name in ("sobel_x", "sobel_y"))
-    dx *= dx
-    dy *= dy
-    dx += dy
-    np.sqrt(dx, out=dx)
-    dx += np.asarray(offset, compute)
-    if dtype == np.uint8:
-        np.rint(dx, out=dx)
-        np.clip(dx, 0, 255, out=dx)
-    return dx.astype(dtype, copy=False)
+    out = workspace.empty(dx.shape, dtype)
+    offset = np.asarray(offset, compute)
+    runtime.launch(
+        edge_strength, dx.size * 8, dx.reshape(-1), dy.reshape(-1), compute.type(offset), _largest(dtype, compute),
+        out.reshape(-1),
+    )  # fmt: skip
+    return out

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import arguments, runtime, workspace
+from fastconv import arguments, runtime, settled, workspace
 from fastconv._kernels import normalization as kernels
 from fastconv._kernels.channel_constants import affine_constants, gradient_constants, merge_moments
-from fastconv._kernels.channel_sums import DEVIATIONS, DOTS, TOTALS, channel_sums
+from fastconv._kernels.channel_sums import DEVIATIONS, DOTS, RECTIFIED, TOTALS, channel_sums
 from fastconv._kernels.plane_sums import plane_dots, plane_moments
 from fastconv.example_norm import (
     group_norm,
@@ -89,7 +89,13 @@ class BatchNormCache:
     has_gamma: bool
     has_beta: bool
     training: bool
+    activation: str | None
     result_dtype: np.dtype
+
+    @property
+    def floor(self) -> Any:
+        """What the kernels call so."""
+        return self.x.dtype.type(np.nan if self.activation is None else 0)
 
 
 @lru_cache(maxsize=256)
@@ -144,6 +150,7 @@ def _running(function: str, name: str, value: Any, C: int, training: bool) -> np
 def batch_norm_forward(
     x: Any, gamma: Any = None, beta: Any = None, running_mean: Any = None, running_var: Any = None, *,
     training: bool = True, momentum: float = 0.9, eps: float = 1e-5, layout: str = "NCHW",
+    activation: str | None = None,
 ) -> tuple[np.ndarray, BatchNormCache]:  # fmt: skip
     """`batch_norm` that also returns what `batch_norm_backward` needs: (out, cache). Arguments as for `batch_norm`.
 
@@ -158,6 +165,7 @@ def batch_norm_forward(
     function = "batch_norm"
     x = arguments.array(function, "x", x)
     arguments.choice(function, "layout", layout, LAYOUTS)
+    arguments.choice(function, "activation", activation, settled.ACTIVATIONS)
     if x.ndim not in (2, len(layout)):
         raise ValueError(
             f"{function}: x must have 2 dimensions, or {len(layout)} with layout {layout!r}, got shape {x.shape}"
@@ -198,20 +206,27 @@ def batch_norm_forward(
     offset = np.zeros(form.C) if beta is None else beta.astype(np.float64)
     inv_std, constants = np.empty(form.C), np.empty((3, form.width), dtype)
     affine_constants(mean, var, eps, scale, offset, inv_std, constants)
-    out = workspace.empty(form.shape, dtype)
-    if out.size:
-        kernel = kernels.normalize_planes if form.planes else kernels.normalize_rows
-        runtime.launch(kernel, x.size * 8, x, *constants, out)
     cache = BatchNormCache(
         x.reshape(x_shape), form, mean, inv_std, constants, scale, gamma is not None, beta is not None, bool(training),
-        result_dtype,
+        activation, result_dtype,
     )  # fmt: skip
+    out = _normalized(x, cache)
     return out.reshape(x_shape).astype(result_dtype, copy=False), cache
+
+
+def _normalized(x: np.ndarray, cache: BatchNormCache) -> np.ndarray:
+    """The forward map, of x in the form's shape."""
+    out = workspace.empty(cache.form.shape, x.dtype)
+    if out.size:
+        kernel = kernels.normalize_planes if cache.form.planes else kernels.normalize_rows
+        runtime.launch(kernel, x.size * 8, x, *cache.constants, cache.floor, out)
+    return out
 
 
 def batch_norm(
     x: Any, gamma: Any = None, beta: Any = None, running_mean: Any = None, running_var: Any = None, *,
     training: bool = True, momentum: float = 0.9, eps: float = 1e-5, layout: str = "NCHW",
+    activation: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Batch normalisation: gamma * (x - mean) / sqrt(var + eps) + beta, mean and biased variance of each channel.
 
@@ -223,6 +238,7 @@ def batch_norm(
         `running = momentum * running + (1 - momentum) * batch` (with the biased variance), unless the batch is empty;
         otherwise they take the place of the batch's statistics.
     training : whether the statistics are the batch's.
+    activation : "relu" is applied in the same pass, and its gradient in the same passes as that of x.
 
     Returns
     -------
@@ -242,8 +258,9 @@ def batch_norm(
            [ 1.,  1.]])
     """
     return batch_norm_forward(
-        x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps, layout=layout
-    )[0]
+        x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps, layout=layout,
+        activation=activation,
+    )[0]  # fmt: skip
 
 
 def batch_norm_backward(dout: Any, cache: BatchNormCache) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -251,7 +268,7 @@ def batch_norm_backward(dout: Any, cache: BatchNormCache) -> tuple[np.ndarray, n
 
     With xhat = (x - mean) * inv_std and means over the M numbers of a channel, the chain rule through mean and variance
     gives dx = gamma * inv_std * (dout - mean(dout) - xhat * mean(dout * xhat)); where the statistics were running
-    ones, dx = gamma * inv_std * dout.
+    ones, dx = gamma * inv_std * dout. With an activation, dout is 0 in all this where ReLU cut off.
 
     Raises
     ------
@@ -268,17 +285,19 @@ def batch_norm_backward(dout: Any, cache: BatchNormCache) -> tuple[np.ndarray, n
     dgamma, dbeta, constants = np.zeros(form.C), np.zeros(form.C), np.zeros((4, form.width), dtype)
     dx = workspace.empty(form.shape, dtype)
     if dx.size:
-        plain, weighted = _dots(dout, x, cache.constants[0], form)
+        plain, weighted = _dots(dout, x, cache)
         gradient_constants(
             plain, weighted, form.count, cache.mean, cache.inv_std, cache.gamma, constants, dgamma, dbeta
         )  # fmt: skip
     if dx.size and cache.training:
         kernel = kernels.gradient_of_planes if form.planes else kernels.gradient_of_rows
-        runtime.launch(kernel, x.size * 8, dout, x, *constants, dx)
+        runtime.launch(kernel, x.size * 8, dout, x, *constants, cache.constants[2], cache.floor, dx)
     elif dx.size:
+        if cache.activation:
+            dout = np.where(_normalized(x, cache) <= 0, dtype.type(0), dout)
         zero = np.zeros_like(constants[0])
         kernel = kernels.normalize_planes if form.planes else kernels.normalize_rows
-        runtime.launch(kernel, x.size * 8, dout, zero, constants[1], zero, dx)
+        runtime.launch(kernel, x.size * 8, dout, zero, constants[1], zero, dtype.type(np.nan), dx)
     return (
         dx.reshape(cache.x.shape).astype(cache.result_dtype, copy=False),
         dgamma.astype(cache.result_dtype) if cache.has_gamma else None,
@@ -286,13 +305,15 @@ def batch_norm_backward(dout: Any, cache: BatchNormCache) -> tuple[np.ndarray, n
     )
 
 
-def _dots(dout: np.ndarray, x: np.ndarray, mean: np.ndarray, form: _Form) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over the parts of each channel of dout and of dout * (x - mean), (parts, C) float64."""
+def _dots(dout: np.ndarray, x: np.ndarray, cache: BatchNormCache) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of dout and of dout * (x - mean), without what ReLU cut off, over the parts of each channel, (parts, C)."""
+    form = cache.form
     partial = np.empty((2, *form.parts))
     if form.planes:
-        runtime.launch(kernels.dots_of_planes, x.size * 8, plane_dots(x.itemsize).address, dout, x, mean, partial)
+        sums = plane_dots(x.itemsize, cache.activation is not None).address
+        runtime.launch(kernels.dots_of_planes, x.size * 8, sums, dout, x, cache.constants, partial)
     else:
-        sums = channel_sums(DOTS, x.itemsize).address
-        runtime.launch(kernels.dots_of_rows, x.size * 8, sums, dout, x, mean, partial)
+        sums = channel_sums(RECTIFIED if cache.activation else DOTS, x.itemsize).address
+        runtime.launch(kernels.dots_of_rows, x.size * 8, sums, dout, x, cache.constants, partial)
     plain, weighted = partial.reshape(2, -1, form.C)
     return plain, weighted

@@ -1,8 +1,6 @@
-"""Elementwise passes: what a convolution needs beside itself, and activations that NumPy has no fast form of."""
+"""Elementwise passes: what a convolution needs beside itself, and ReLU."""
 
 from __future__ import annotations
-
-import math
 
 from numba import intp, prange
 
@@ -81,26 +79,3 @@ def _add_per_column_parallel(slots, table, numbers):
 
 
 add_per_column = Kernel(_add_per_column, _add_per_column_parallel)
-
-ROOT_HALF = math.sqrt(0.5)
-
-
-@jit
-def _normal_cdf(slot, slots, x, out):
-    """out = the probability that a standard normal number is below x; both flat.
-
-    As erfc, so that the left tail keeps its relative precision: 1 + erf(x) is 0 from x = -5.9 down.
-    """
-    begin, end = slot * x.size // slots, (slot + 1) * x.size // slots
-    source, target = x[begin:end], out[begin:end]
-    for i in range(source.size):
-        target[i] = 0.5 * math.erfc(-ROOT_HALF * source[i])
-
-
-@jit(parallel=True)
-def _normal_cdf_parallel(slots, x, out):
-    for slot in prange(slots):
-        _normal_cdf(intp(slot), slots, x, out)
-
-
-normal_cdf = Kernel(_normal_cdf, _normal_cdf_parallel)

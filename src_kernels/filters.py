@@ -112,3 +112,23 @@ def _filter_rows_parallel(
 
 
 filter_rows = Kernel(_filter_rows, _filter_rows_parallel)
+
+
+@jit
+def _edge_strength(slot, slots, dx, dy, offset, largest, out):
+    """out = sqrt(dx^2 + dy^2) + offset, all flat, rounded and kept in 0 to `largest` as by `_store`; dx is used up."""
+    begin, end = slot * dx.size // slots, (slot + 1) * dx.size // slots
+    for start in range(begin, end, CHUNK):
+        total, other = dx[start : min(start + CHUNK, end)], dy[start : min(start + CHUNK, end)]
+        for j in range(total.size):
+            total[j] = np.sqrt(total[j] * total[j] + other[j] * other[j]) + offset
+        _store(total, largest, 0, 1, out[start : start + total.size])
+
+
+@jit(parallel=True)
+def _edge_strength_parallel(slots, dx, dy, offset, largest, out):
+    for slot in prange(slots):
+        _edge_strength(intp(slot), slots, dx, dy, offset, largest, out)
+
+
+edge_strength = Kernel(_edge_strength, _edge_strength_parallel)

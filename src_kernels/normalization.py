@@ -2,9 +2,11 @@
 
 Two forms of each: planes (P, L), where plane p belongs to channel p % C, and rows (R, C), one column per channel.
 Moments and dot products are summed in blocks that stay in the first-level cache, in the array's own precision, and
-added up in float64; how the numbers are cut depends on their shape alone, so results do not depend
-on the number of threads. Tasks are planes or bands of rows and each writes its own part of the result, which may be
-uninitialised.
+added up in float64; how the numbers are cut depends on their shape alone, so results do not depend on the number of
+threads. Tasks are planes or bands of rows and each writes its own part of the result, which may be uninitialised.
+
+`floor` is 0 where ReLU follows, and NaN, which no number is below, where nothing does. The backward kernels find again
+what ReLU cut off from x, which they read anyway: neither the mask nor the values before ReLU are kept.
 """
 
 from __future__ import annotations
@@ -80,50 +82,52 @@ moments_of_rows = Kernel(_moments_of_rows, _moments_of_rows_parallel)
 
 
 @jit
-def _normalize_planes(slot, slots, x, mean, scale, shift, out):
-    """out = (x - mean) * scale + shift, x and out (P, L), the others (C,)."""
+def _normalize_planes(slot, slots, x, mean, scale, shift, floor, out):
+    """out = (x - mean) * scale + shift, or `floor` where that is less; x and out (P, L), the others (C,)."""
     planes, channels = x.shape[0], mean.size
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
         source, target = x[plane], out[plane]
         c = plane % channels
         center, factor, offset = mean[c], scale[c], shift[c]
         for i in range(source.size):
-            target[i] = (source[i] - center) * factor + offset
+            value = (source[i] - center) * factor + offset
+            target[i] = floor if value <= floor else value
 
 
 @jit(parallel=True)
-def _normalize_planes_parallel(slots, x, mean, scale, shift, out):
+def _normalize_planes_parallel(slots, x, mean, scale, shift, floor, out):
     for slot in prange(slots):
-        _normalize_planes(intp(slot), slots, x, mean, scale, shift, out)
+        _normalize_planes(intp(slot), slots, x, mean, scale, shift, floor, out)
 
 
 normalize_planes = Kernel(_normalize_planes, _normalize_planes_parallel)
 
 
 @jit
-def _normalize_rows(slot, slots, x, mean, scale, shift, out):
-    """out = (x - mean) * scale + shift, x and out (R, C), the others (C,)."""
+def _normalize_rows(slot, slots, x, mean, scale, shift, floor, out):
+    """out = (x - mean) * scale + shift, or `floor` where that is less; x and out (R, C), the others (C,)."""
     rows = x.shape[0]
     for q in range(slot * rows // slots, (slot + 1) * rows // slots):
         source, target = x[q], out[q]
         for c in range(source.size):
-            target[c] = (source[c] - mean[c]) * scale[c] + shift[c]
+            value = (source[c] - mean[c]) * scale[c] + shift[c]
+            target[c] = floor if value <= floor else value
 
 
 @jit(parallel=True)
-def _normalize_rows_parallel(slots, x, mean, scale, shift, out):
+def _normalize_rows_parallel(slots, x, mean, scale, shift, floor, out):
     for slot in prange(slots):
-        _normalize_rows(intp(slot), slots, x, mean, scale, shift, out)
+        _normalize_rows(intp(slot), slots, x, mean, scale, shift, floor, out)
 
 
 normalize_rows = Kernel(_normalize_rows, _normalize_rows_parallel)
 
 
 @jit
-def _dots_of_planes(slot, slots, plane_dots, dout, x, mean, dots):
-    """dout, x (P, L), mean (C,) -> dots (2, P) float64: the sums of dout and of dout * (x - mean); by `plane_sums`."""
+def _dots_of_planes(slot, slots, plane_dots, dout, x, constants, dots):
+    """dout, x (P, L), constants (3, C) -> dots (2, P) float64: the sums of `plane_sums.plane_dots`, the callback."""
     planes, length = x.shape
-    channels = mean.size
+    channels = constants.shape[1]
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
         place = plane * length * x.itemsize
         call_address(
@@ -132,7 +136,8 @@ def _dots_of_planes(slot, slots, plane_dots, dout, x, mean, dots):
                 address_of(dout) + place,
                 address_of(x) + place,
                 length,
-                address_of(mean[plane % channels :]),
+                address_of(constants[0, plane % channels :]),
+                channels,
                 address_of(dots[0, plane:]),
                 address_of(dots[1, plane:]),
             ),
@@ -140,19 +145,19 @@ def _dots_of_planes(slot, slots, plane_dots, dout, x, mean, dots):
 
 
 @jit(parallel=True)
-def _dots_of_planes_parallel(slots, plane_dots, dout, x, mean, dots):
+def _dots_of_planes_parallel(slots, plane_dots, dout, x, constants, dots):
     for slot in prange(slots):
-        _dots_of_planes(intp(slot), slots, plane_dots, dout, x, mean, dots)
+        _dots_of_planes(intp(slot), slots, plane_dots, dout, x, constants, dots)
 
 
 dots_of_planes = Kernel(_dots_of_planes, _dots_of_planes_parallel)
 
 
 @jit
-def _dots_of_rows(slot, slots, sums, dout, x, mean, dots):
-    """dout, x (R, C), mean (C,) -> dots (2, bands, C) float64; otherwise as `_dots_of_planes`.
+def _dots_of_rows(slot, slots, sums, dout, x, constants, dots):
+    """dout, x (R, C), constants (3, C) -> dots (2, bands, C) float64; otherwise as `_dots_of_planes`.
 
-    `sums` is the callback of `channel_sums`.
+    The constants are mean, scale and shift; `sums` is the callback of `channel_sums`.
     """
     rows, channels = x.shape
     bands = dots.shape[1]
@@ -172,7 +177,7 @@ def _dots_of_rows(slot, slots, sums, dout, x, mean, dots):
                     address_of(dout) + place,
                     min(step, end - first),
                     channels,
-                    address_of(mean),
+                    address_of(constants),
                     address_of(a),
                     address_of(b),
                 ),
@@ -183,49 +188,56 @@ def _dots_of_rows(slot, slots, sums, dout, x, mean, dots):
 
 
 @jit(parallel=True)
-def _dots_of_rows_parallel(slots, sums, dout, x, mean, dots):
+def _dots_of_rows_parallel(slots, sums, dout, x, constants, dots):
     for slot in prange(slots):
-        _dots_of_rows(intp(slot), slots, sums, dout, x, mean, dots)
+        _dots_of_rows(intp(slot), slots, sums, dout, x, constants, dots)
 
 
 dots_of_rows = Kernel(_dots_of_rows, _dots_of_rows_parallel)
 
 
 @jit
-def _gradient_of_planes(slot, slots, dout, x, mean, scale, dout_mean, slope, dx):
-    """dx = (dout - dout_mean) * scale - (x - mean) * slope; dout, x, dx (P, L), the others (C,)."""
+def _gradient_of_planes(slot, slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx):
+    """dx = (g - dout_mean) * scale - (x - mean) * slope; dout, x, dx (P, L), the others (C,).
+
+    g is dout, but 0 where the forward value was not above `floor`.
+    """
     planes, channels = x.shape[0], mean.size
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
         gradient, source, target = dout[plane], x[plane], dx[plane]
         c = plane % channels
-        center, factor, common, incline = mean[c], scale[c], dout_mean[c], slope[c]
+        center, factor, common, incline, offset = mean[c], scale[c], dout_mean[c], slope[c], shift[c]
         for i in range(source.size):
-            target[i] = (gradient[i] - common) * factor - (source[i] - center) * incline
+            deviation = source[i] - center
+            term = x.dtype.type(0) if deviation * factor + offset <= floor else gradient[i]
+            target[i] = (term - common) * factor - deviation * incline
 
 
 @jit(parallel=True)
-def _gradient_of_planes_parallel(slots, dout, x, mean, scale, dout_mean, slope, dx):
+def _gradient_of_planes_parallel(slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx):
     for slot in prange(slots):
-        _gradient_of_planes(intp(slot), slots, dout, x, mean, scale, dout_mean, slope, dx)
+        _gradient_of_planes(intp(slot), slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx)
 
 
 gradient_of_planes = Kernel(_gradient_of_planes, _gradient_of_planes_parallel)
 
 
 @jit
-def _gradient_of_rows(slot, slots, dout, x, mean, scale, dout_mean, slope, dx):
-    """dx = (dout - dout_mean) * scale - (x - mean) * slope; dout, x, dx (R, C), the others (C,)."""
+def _gradient_of_rows(slot, slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx):
+    """dx = (g - dout_mean) * scale - (x - mean) * slope; dout, x, dx (R, C), the others (C,); g as above."""
     rows = x.shape[0]
     for q in range(slot * rows // slots, (slot + 1) * rows // slots):
         gradient, source, target = dout[q], x[q], dx[q]
         for c in range(source.size):
-            target[c] = (gradient[c] - dout_mean[c]) * scale[c] - (source[c] - mean[c]) * slope[c]
+            deviation = source[c] - mean[c]
+            term = x.dtype.type(0) if deviation * scale[c] + shift[c] <= floor else gradient[c]
+            target[c] = (term - dout_mean[c]) * scale[c] - deviation * slope[c]
 
 
 @jit(parallel=True)
-def _gradient_of_rows_parallel(slots, dout, x, mean, scale, dout_mean, slope, dx):
+def _gradient_of_rows_parallel(slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx):
     for slot in prange(slots):
-        _gradient_of_rows(intp(slot), slots, dout, x, mean, scale, dout_mean, slope, dx)
+        _gradient_of_rows(intp(slot), slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx)
 
 
 gradient_of_rows = Kernel(_gradient_of_rows, _gradient_of_rows_parallel)

@@ -51,25 +51,34 @@ def plane_moments(itemsize: int):
 
 
 @cache
-def plane_dots(itemsize: int):
-    """Callback (dout, x, count, center, plain, weighted): the sums (float64) of dout and of dout * (x - center)."""
+def plane_dots(itemsize: int, rectified: bool):
+    """Callback (dout, x, count, constants, channels, plain, weighted): sums (float64) of dout and of dout * (x - mean).
 
-    def dots(dout, x, count, center, plain_of_plane, weighted_of_plane):
-        gradients, numbers, middle = carray(dout, count), carray(x, count), center[0]
+    `constants` points at the channel's mean; its scale and shift lie `channels` and twice as many numbers behind. If
+    `rectified`, terms where (x - mean) * scale + shift <= 0 are left out.
+    """
+    RECTIFIED = rectified
+
+    def dots(dout, x, count, constants, channels, plain_of_plane, weighted_of_plane):
+        gradients, numbers, constant = carray(dout, count), carray(x, count), carray(constants, 2 * channels + 1)
+        mean, scale, shift = constant[0], constant[channels], constant[2 * channels]
+        zero = numbers.dtype.type(0)
         plain, weighted = 0.0, 0.0
         for first in range(0, numbers.size, BLOCK):
             gradient, source = gradients[first : first + BLOCK], numbers[first : first + BLOCK]
-            a, b = numbers.dtype.type(0), numbers.dtype.type(0)
+            a, b = zero, zero
             for i in range(source.size):
-                a += gradient[i]
-                b += gradient[i] * (source[i] - middle)
+                deviation = source[i] - mean
+                term = zero if RECTIFIED and deviation * scale + shift <= zero else gradient[i]
+                a += term
+                b += term * deviation
             plain += a
             weighted += b
         plain_of_plane[0] = plain
         weighted_of_plane[0] = weighted
 
     number, float64 = _pointers(itemsize)
-    return compile_callback(dots, numba.void(number, number, types.intp, number, float64, float64))
+    return compile_callback(dots, numba.void(number, number, types.intp, number, types.intp, float64, float64))
 
 
 def _pointers(itemsize: int):

@@ -39,9 +39,11 @@ def normalised(x, *, layout):
     channels = x.shape[3 if layout == "NHWC" else 1]
     gamma, beta = (normal(seed, (channels,)).astype(x.dtype) for seed in (1, 2))
     results = []
-    for training in (True, False):
+    for training, activation in ((True, None), (True, "relu"), (False, None)):
         mean, variance = np.zeros(channels, x.dtype), np.ones(channels, x.dtype)
-        out, cache = fastconv.batch_norm_forward(x, gamma, beta, mean, variance, training=training, layout=layout)
+        out, cache = fastconv.batch_norm_forward(
+            x, gamma, beta, mean, variance, training=training, layout=layout, activation=activation
+        )
         results += [out, mean, variance, fastconv.batch_norm_backward(np.cos(out), cache)]
     groups = next(g for g in (3, 2, 1) if channels % g == 0)
     out, cache = fastconv.group_norm_forward(x, gamma, beta, groups, layout=layout)

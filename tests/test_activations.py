@@ -102,7 +102,7 @@ def test_ends_of_the_number_range(name, dtype):
     np.testing.assert_array_equal(out, np.array(outs.get(name, rising), dtype))
     sides = {"sigmoid": [0, 0, 0.25], "tanh": [0, 0, 1], "leaky_relu": [1, 0.01, 0.01], "relu": [1, 0, 0]}
     right, left, zero = sides.get(name, [1, 0, 0.5])
-    np.testing.assert_array_equal(dx[3:], np.array([right, left, right, left, zero, zero], dtype))
+    np.testing.assert_allclose(dx[3:], [right, left, right, left, zero, zero], rtol=2 * np.finfo(dtype).eps)
     if name != "leaky_relu":
         assert np.isnan(dx[0]) or name == "relu"
 
@@ -126,6 +126,19 @@ def gelu_tanh_tail(v):
     """v * sigmoid(2 u), which equals v * (1 + tanh(u)) / 2."""
     u = np.sqrt(2 / np.pi) * (v + 0.044715 * v**3)
     return v / (1 + np.exp(-2 * u))
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("float32", -13), ("float64", -37)])
+def test_gelu_over_all_of_its_range(dtype, least):
+    """Against math.erfc: relative to itself, but for the conditioning of exp(-x^2 / 2) here and there; the slope."""
+    x = np.concatenate([np.linspace(least, -least, 4001), normal(0, 1000) ** 3]).astype(dtype)
+    x = x[np.abs(x) < -least]
+    out, cache = activations.gelu_forward(x)
+    known = oracle.apply(oracle.SCALAR["gelu"][0], x)
+    eps, exponent = np.finfo(dtype).eps, np.where(x < 0, x.astype(float) ** 2 / 2, 0)
+    assert (np.abs(out - known) <= (8 + 4 * exponent) * eps * np.abs(known)).all()
+    slope = activations.gelu_backward(np.ones_like(x), cache)
+    np.testing.assert_allclose(slope, oracle.apply(oracle.SCALAR["gelu"][1], x), rtol=0, atol=8 * eps)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])

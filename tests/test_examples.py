@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_cifar import archive, contents
 from test_datasets import write_mnist
+
+from fastconv import nn
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -64,3 +69,18 @@ def test_mnist(variant, tmp_path, capsys):
 def test_the_index_names_every_script():
     index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"\]\((\w+\.py)\)", index)) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("run", ["vgg", "vgg-augmented", "airbench"])
+def test_cifar10(run, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    module = example("cifar10")
+    network = nn.models.airbench if run == "airbench" else nn.models.vgg_like
+    build = partial(network, widths=(4, 8), layout=module.LAYOUT)
+    monkeypatch.setitem(module.RECIPES, run, replace(module.RECIPES[run], build=build))
+    path = archive(tmp_path / "cifar.tar", contents())
+    report = module.main([run, str(path), "--epochs", "2", "--batch-size", "8", "--out", str(tmp_path / "run")])
+    assert report["epochs"] == 2 and 0 <= report["test_accuracy"] <= 1 and report["training_seconds"] > 0
+    files = ["history.csv", "history.json", "model.npz", "report.json", "seconds.png", "training.png"]
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == files
+    assert "test accuracy" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import pytest
 from fastconv import losses
 from fastconv.nn import (
     GELU,
+    Adam,
     AvgPool2d,
     BatchNorm,
     Buffer,
@@ -246,16 +247,37 @@ def test_resnet9_has_nine_weights_and_two_blocks():
     assert "GELU" in repr(models.resnet9(widths=(4, 4, 4, 4), activation="gelu"))
 
 
-def test_airbench_starts_as_the_identity_on_whitened_patches():
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_airbench_starts_as_the_identity_on_whitened_patches(layout):
     images = np.random.default_rng(0).random((40, 3, 12, 12)).astype(np.float32)
     images = (images + np.roll(images, 1, axis=3)).cumsum(axis=1)  # neighbours and channels are correlated
-    model = models.airbench(widths=(32, 16))
-    np.testing.assert_array_equal(model.layers[2].weight.value[:24, :, 1, 1], np.eye(24, dtype=np.float32))
+    images = images if layout == "NCHW" else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    model = models.airbench(widths=(32, 16), layout=layout)
+    weight = model.layers[2].weight.value
+    start = weight[:24, :, 1, 1] if layout == "NCHW" else weight[1, 1, :, :24].T
+    np.testing.assert_array_equal(start, np.eye(24, dtype=np.float32))
     models.whiten(model, images, eps=0.0)
-    out = model.layers[0](images)
-    np.testing.assert_allclose(out[:, :12], -out[:, 12:], rtol=1e-4, atol=1e-4)
-    covariance = np.cov(out[:, :12].transpose(1, 0, 2, 3).reshape(12, -1).astype(np.float64))
-    np.testing.assert_allclose(covariance, np.eye(12), atol=1e-3)
+    out = np.moveaxis(model.layers[0](images), 1 if layout == "NCHW" else 3, 0).reshape(24, -1)
+    np.testing.assert_allclose(out[:12], -out[12:], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.cov(out[:12].astype(np.float64)), np.eye(12), atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("build", [models.resnet9, models.airbench, models.vgg_like])
+def test_models_of_either_layout_learn(build, layout):
+    options = {"depths": 1} if build is models.vgg_like else {}
+    widths = (4, 4, 4, 4) if build is models.resnet9 else (4, 8)
+    model = build(3, widths=widths, size=16, layout=layout, **options)
+    x = np.random.default_rng(0).random((6, *model.input_shape)).astype(np.float32)
+    assert x.shape[3 if layout == "NHWC" else 1] == 3 and model.layout == layout
+    optimizer = Adam(model.parameters(), lr=0.01)
+    curve = []
+    for _ in range(8):
+        loss, dscores = losses.softmax_cross_entropy(model.forward(x, training=True), np.arange(6) % 3)
+        model.backward(dscores, input_gradient=False)
+        optimizer.step()
+        curve.append(loss)
+    assert curve[-1] < 0.9 * curve[0]
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
@@ -270,6 +292,24 @@ def test_predict_with_mirror_images(layout):
     assert np.abs(expected - model.predict(x)).max() > 1e-3
     with pytest.raises(ValueError, match="x must have 4 dimensions"):
         model.predict(x[0], mirror=True)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_predict_with_shifted_images(mirror, layout):
+    rng = np.random.default_rng(0)
+    images = rng.random((3, 2, 6, 7)).astype(np.float32)
+    model = Sequential(Conv2d(2, 3, 3, layout=layout, rng=0), Linear(60, 4, rng=0))
+    padded = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect")
+    expected = 0
+    for weight, start in ((0.5, 2), (0.25, 4), (0.25, 0)):
+        view = padded[:, :, start : start + 6, start : start + 7]
+        for seen, share in ((view, 1 - mirror / 2), (view[..., ::-1], mirror / 2)):
+            expected += weight * share * model.predict(seen if layout == "NCHW" else seen.transpose(0, 2, 3, 1))
+    x = images if layout == "NCHW" else images.transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(model.predict(x, shift=2, mirror=mirror), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="shift must be at least 0"):
+        model.predict(x, shift=-1)
 
 
 def test_state_includes_running_statistics_and_restores_them():

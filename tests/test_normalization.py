@@ -46,16 +46,19 @@ def channel_sums(elementwise):
     return elementwise.sum(axis=(0, *range(2, elementwise.ndim)))
 
 
-def assert_batch_norm(x, gamma, beta, dout, layout, dtype, running=None):
+def assert_batch_norm(x, gamma, beta, dout, layout, dtype, running=None, activation=None):
     """Output, gradients and (in training) running statistics of channels-first operands."""
     sets, g, b = oracle.channels(x.shape), per_channel(gamma, x), per_channel(beta, x)
-    options = {"training": running is None, "layout": layout, "momentum": 0.8}
+    options = {"training": running is None, "layout": layout, "momentum": 0.8, "activation": activation}
     kept = [np.full(len(gamma), v, dtype) for v in (0.25, 2.0)] if running is None else [*running]
     operands = (arrange(x, layout).astype(dtype), gamma.astype(dtype), beta.astype(dtype), *kept)
     out, cache = batch_norm_forward(*operands, **options)
     gradients = batch_norm_backward(arrange(dout, layout).astype(dtype), cache)
     count = x.size // x.shape[1]
-    assert_close(out, arrange(oracle.forward(x, g, b, sets, given=running), layout), 4)  # up to 10 in size
+    expected = oracle.forward(x, g, b, sets, given=running)
+    if activation == "relu":
+        expected, dout = np.maximum(expected, 0), np.where(expected > 0, dout, 0)
+    assert_close(out, arrange(expected, layout), 4)  # up to 10 in size
     dx, dgamma, dbeta = oracle.backward(x, g, dout, sets, given=running)
     assert_close(gradients[0], arrange(dx, layout), 4)  # three terms, scaled by gamma / std
     assert_close(gradients[1], channel_sums(dgamma), count)
@@ -80,9 +83,10 @@ SHAPES = [
 def test_batch_norm(shape, layout, dtype):
     x, dout = 2 * normal(1, *shape) + 1, normal(2, *shape)
     gamma, beta = normal(3, shape[1]), normal(4, shape[1])
-    assert_batch_norm(x, gamma, beta, dout, layout, dtype)
     running = normal(5, shape[1]), normal(6, shape[1]) ** 2 + 1
-    assert_batch_norm(x, gamma, beta, dout, layout, dtype, running)
+    for activation in (None, "relu"):
+        assert_batch_norm(x, gamma, beta, dout, layout, dtype, None, activation)
+        assert_batch_norm(x, gamma, beta, dout, layout, dtype, running, activation)
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=5), st.booleans(), st.sampled_from(DTYPES), st.integers(0, 99))
@@ -159,6 +163,21 @@ def test_batch_norm_of_any_memory_layout(form, dtype):
         assert got.dtype == np.dtype("float64" if form == "list" else dtype) and got.dtype.isnative
     for array, copy in zip((x, gamma, beta, dout), before, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("training", [True, False])
+def test_relu_afterwards_passes_the_gradient_where_it_passed_nan(training, layout):
+    x = arrange(np.stack([normal(0, 3, 4, 5), np.full((3, 4, 5), np.nan)], 1).astype(float), layout)
+    out, cache = batch_norm_forward(
+        x, None, None, np.zeros(2), np.ones(2), training=training, layout=layout, activation="relu"
+    )
+    assert np.isnan(out).sum() == 60 and np.nanmin(out) == 0
+    dx, _, _ = batch_norm_backward(np.ones_like(x), cache)
+    if training:
+        assert np.isnan(dx).sum() == 60
+    else:
+        np.testing.assert_allclose(dx, ~(out == 0), rtol=1e-4)
 
 
 def test_running_statistics_keep_their_array_form_and_dtype():

@@ -100,6 +100,32 @@ def test_biases_are_spared_on_request(decoupled):
         )
 
 
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize(("kind", "formula"), [(SGD, sgd), (RMSProp, rmsprop), (Adam, adam)])
+def test_rates_are_factors_of_the_parameters_they_name(kind, formula, decoupled):
+    rng = np.random.default_rng(0)
+    start, gradients = rng.standard_normal(6), rng.standard_normal((STEPS, 6))
+    parameters = [Parameter(start.copy(), name) for name in ("0.weight", "1.beta", "1.gamma", "2.beta")]
+    decay = 0.2 if decoupled else 0.0
+    optimizer = kind(
+        parameters, lr=0.01, weight_decay=decay, decoupled=decoupled, rates={"1.b*": 5, "*.beta": 3, "1.*": 2}
+    )
+    for g in gradients:
+        for parameter in parameters:
+            parameter.grad = g
+        optimizer.step()
+    for parameter, factor in zip(parameters, (1, 5, 2, 3), strict=True):
+        # decoupled decay: lr * 0.2 whatever the factor
+        known = formula(start, gradients, 0.01 * factor, weight_decay=decay / factor, decoupled=decoupled)
+        np.testing.assert_allclose(parameter.value, known, rtol=1e-12)
+
+
+def test_coupled_decay_keeps_its_pace_beside_a_rate():
+    w = Parameter(np.array([2.0]), "w", grad=np.array([1.0]))
+    SGD([w], lr=0.1, weight_decay=0.5, rates={"w": 10}).step()
+    np.testing.assert_allclose(w.value, 2 - 0.1 * 10 * 1 - 0.1 * 0.5 * 2)
+
+
 @pytest.mark.parametrize("kind, formula, options", CASES)
 def test_state_continues_bit_for_bit(kind, formula, options):
     params, gradients = parameters("float32")

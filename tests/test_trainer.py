@@ -16,6 +16,7 @@ from fastconv.nn import (
     Dropout,
     Flatten,
     History,
+    Layer,
     Linear,
     MaxPool2d,
     Sequential,
@@ -263,3 +264,30 @@ def test_refuses(call, message):
     model = toy_model()
     with pytest.raises(ValueError, match=message):
         call(Trainer(model, SGD(model.parameters()), progress=False), x, y)
+
+
+def test_alternate_flip_mirrors_each_image_in_every_other_epoch():
+    x = np.arange(30.0, dtype=np.float32).reshape(10, 1, 1, 3)
+    seen = []
+
+    class Recorder(Layer):
+        def forward(self, x, *, training=False):
+            if training:
+                seen.append(x.copy())
+            return x
+
+        def backward(self, dout, *, input_gradient=True):
+            return dout
+
+    model = Sequential(Recorder(), Flatten(), Linear(3, 2, rng=0))
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.0), progress=False, seed=1, alternate_flip=True)
+    trainer.fit(x, np.zeros(10, int), epochs=3, batch_size=4)
+    ways = np.zeros((3, 10), bool)
+    for epoch in range(3):
+        for row in np.concatenate(seen[3 * epoch : 3 * epoch + 3]).reshape(10, 3):
+            number = int(row.min()) // 3
+            np.testing.assert_array_equal(np.sort(row), x[number].ravel())
+            ways[epoch, number] = row[0] > row[2]
+    np.testing.assert_array_equal(ways[0], ~ways[1])
+    np.testing.assert_array_equal(ways[0], ways[2])
+    assert 0 < ways[0].sum() < 10

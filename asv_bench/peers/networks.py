@@ -26,6 +26,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Sequential], int]] = {
         partial(models.vgg_like, widths=(64, 64, 128, 256), depths=(2, 2, 3, 3), dropout=0.0),
         50,
     ),
+    "airbench, batch 500": (models.airbench, 500),
 }
 
 
@@ -117,16 +118,37 @@ def _modules(layer: Any) -> list[torch.nn.Module]:
     if isinstance(layer, nn.Linear):
         return _filled(torch.nn.Linear(*layer.weight.value.shape), layer, layer.weight.value.T)
     if isinstance(layer, nn.BatchNorm):
-        return [torch.nn.BatchNorm2d(layer.features, dtype=getattr(torch, layer.dtype))]
+        norm = _BatchNorm(layer.features, dtype=getattr(torch, layer.dtype))
+        return [norm, torch.nn.ReLU()] if layer.activation == "relu" else [norm]
     if isinstance(layer, nn.MaxPool2d):
         return [torch.nn.MaxPool2d(2)]
-    if isinstance(layer, nn.ReLU):
-        return [torch.nn.ReLU()]
+    if isinstance(layer, nn.GlobalMaxPool2d):
+        return [torch.nn.AdaptiveMaxPool2d(1)]
+    if isinstance(layer, nn.ReLU | nn.GELU):
+        return [getattr(torch.nn, type(layer).__name__)()]
+    if isinstance(layer, nn.Multiply):
+        return [_Multiply(layer.factor)]
     if isinstance(layer, nn.Flatten):
         return [torch.nn.Flatten()]
     if isinstance(layer, nn.Dropout) and layer.p == 0:
         return []
     raise TypeError(f"no PyTorch twin of {layer}")
+
+
+class _BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
+    """Of features or images."""
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        pass
+
+
+class _Multiply(torch.nn.Module):
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
 
 
 def _filled(module: Any, layer: Any, weight: np.ndarray) -> list[torch.nn.Module]:

@@ -53,6 +53,18 @@ def random_flip(p: float = 0.5, *, layout: str = "NCHW") -> Augmentation:
     return flip
 
 
+def alternating_flip(epoch: int, count: int, seed: int) -> np.ndarray:
+    """Which of `count` images are mirrored in this epoch, (count,) bool: half of them, and in the next one the others.
+
+    With a random flip an image looks in half of all epochs as it did in the epoch before.
+    Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.6.
+
+    >>> bool((alternating_flip(0, 9, seed=0) ^ alternating_flip(1, 9, seed=0)).all())
+    True
+    """
+    return (np.random.default_rng((seed, count)).random(count) < 0.5) ^ bool(epoch % 2)
+
+
 def random_shift(pixels: int, *, padding: str = "zeros", layout: str = "NCHW") -> Augmentation:
     """Move each image by up to `pixels` up or down and left or right: a random crop of the padded image.
 

@@ -182,7 +182,8 @@ class Linear(Weighted):
 class BatchNorm(Layer):
     """Batch normalisation of features (N, D) or, per channel, of images, with learned scale gamma and shift beta.
 
-    Inference uses running statistics: `running = momentum * running + (1 - momentum) * batch`.
+    Inference uses running statistics: `running = momentum * running + (1 - momentum) * batch`. `activation="relu"` is
+    applied in the same pass.
 
     >>> out = BatchNorm(2).forward(np.array([[1, 5], [3, 9]], np.float32), training=True)
     >>> out.round(3).tolist()
@@ -196,12 +197,14 @@ class BatchNorm(Layer):
         momentum: float = 0.9,
         eps: float = 1e-5,
         layout: str = "NCHW",
+        activation: str | None = None,
         dtype: str = "float32",
     ):
         self.features = arguments.integer("BatchNorm", "features", features, 1)
         self.momentum = arguments.real("BatchNorm", "momentum", momentum)
         self.eps = arguments.real("BatchNorm", "eps", eps)
         self.layout = arguments.choice("BatchNorm", "layout", layout, LAYOUTS)
+        self.activation = arguments.choice("BatchNorm", "activation", activation, settled.ACTIVATIONS)
         self.dtype = dtype_name("BatchNorm", dtype)
         self.gamma = Parameter(np.ones(self.features, self.dtype))
         self.beta = Parameter(np.zeros(self.features, self.dtype))
@@ -220,6 +223,7 @@ class BatchNorm(Layer):
             momentum=self.momentum,
             eps=self.eps,
             layout=self.layout,
+            activation=self.activation,
         )
         self._remember(cache, training)
         return out

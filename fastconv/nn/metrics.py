@@ -27,13 +27,14 @@ def evaluate(
     loss: str | Loss = "softmax_cross_entropy",
     batch_size: int = 256,
     mirror: bool = False,
+    shift: int = 0,
 ) -> tuple[float, float]:
     """(mean loss, accuracy) on inputs x (N, ...) and targets y; accuracy is NaN unless y holds classes (N,).
 
     Parameters
     ----------
     loss : a name from `fastconv.losses`, or a function (scores, y) -> (mean loss, dscores).
-    mirror : average the scores of each image and of its mirror image.
+    mirror, shift : average the scores of several views of each image, as `Sequential.predict` does.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def evaluate(
     total_loss, total_correct = 0.0, 0.0
     for start in range(0, len(x), batch_size):
         targets = y[start : start + batch_size]
-        scores = model.predict(x[start : start + batch_size], batch_size=batch_size, mirror=mirror)
+        scores = model.predict(x[start : start + batch_size], batch_size=batch_size, mirror=mirror, shift=shift)
         total_loss += float(loss(scores, targets)[0]) * len(targets)
         total_correct += count_correct(scores, targets)
     return total_loss / len(x), total_correct / len(x)

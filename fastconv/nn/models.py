@@ -9,11 +9,11 @@ import numpy as np
 
 from fastconv import arguments
 from fastconv.nn.base import Layer
-from fastconv.nn.fast_models import airbench, resnet9, whiten
+from fastconv.nn.fast_models import airbench, image_shape, resnet9, whiten
 from fastconv.nn.initial import Seed
 from fastconv.nn.layers import BatchNorm, Conv2d, Linear
 from fastconv.nn.sequential import Sequential
-from fastconv.nn.stateless import AvgPool2d, Dropout, Flatten, MaxPool2d, ReLU, Sigmoid, Tanh
+from fastconv.nn.stateless import AvgPool2d, Dropout, Flatten, MaxPool2d, Sigmoid, Tanh
 
 
 def _halved(function: str, size: int, times: int) -> int:
@@ -62,6 +62,8 @@ def lenet5(
     rng = np.random.default_rng(seed)
     hidden: dict[str, Any] = {"dtype": dtype, "rng": rng, "init": "xavier"}
     apart = [_LAYERS[activation]] if activation in _LAYERS else []
+    if activation == "sigmoid":
+        hidden.update(init="xavier_sigmoid")
     if not apart:
         hidden.update(activation="relu", init="he")  # in the same pass as the layer before
     side = (size // 2 - 4) // 2
@@ -119,13 +121,14 @@ def vgg_like(
     depths: int | tuple[int, ...] = 2,
     hidden: int = 128,
     dropout: float = 0.3,
+    layout: str = "NCHW",
     dtype: str = "float32",
     seed: Seed = 0,
 ) -> Sequential:
-    """Blocks of 3x3 convolutions, each with batch normalisation and ReLU, then a 2x2 max pool; two linear layers.
+    """[(conv 3x3 - BN - relu) * depth - 2x2 max pool] per width - linear - BN - relu - dropout - linear.
 
     After Simonyan & Zisserman 2015, in miniature. A block has `widths` filters and `depths` convolutions, one number
-    for all blocks or one each.
+    for all blocks or one each. Images and layers have the `layout`.
 
     Raises
     ------
@@ -147,19 +150,19 @@ def vgg_like(
     for width, depth in zip(widths, depths, strict=True):
         for _ in range(depth):
             layers += [
-                Conv2d(channels, width, 3, padding=1, bias=False, dtype=dtype, rng=rng),
-                BatchNorm(width, dtype=dtype),
-                ReLU(),
+                Conv2d(channels, width, 3, padding=1, bias=False, layout=layout, dtype=dtype, rng=rng),
+                BatchNorm(width, activation="relu", layout=layout, dtype=dtype),
             ]
             channels = width
-        layers.append(MaxPool2d(2))
+        layers.append(MaxPool2d(2, layout=layout))
     layers += [
         Flatten(),
-        Linear(channels * side * side, hidden, activation="relu", dtype=dtype, rng=rng),
+        Linear(channels * side * side, hidden, bias=False, dtype=dtype, rng=rng),
+        BatchNorm(hidden, activation="relu", layout=layout, dtype=dtype),
         Dropout(dropout, rng=rng),
         Linear(hidden, classes, init="xavier", dtype=dtype, rng=rng),
     ]
-    return Sequential(*layers, input_shape=(in_channels, size, size))
+    return Sequential(*layers, input_shape=image_shape(in_channels, size, layout))
 
 
 MODELS: dict[str, Callable[..., Sequential]] = {

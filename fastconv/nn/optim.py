@@ -5,8 +5,10 @@ A parameter's step is one pass of a kernel: ten NumPy operations on each small a
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,12 @@ class Optimizer:
     weight_decay : pulls parameters towards zero: coupled, as an L2 penalty, grad + weight_decay * w in place of grad.
     decoupled : scale the parameters by 1 - lr * weight_decay before each step instead (Loshchilov & Hutter 2019).
     decay_biases : whether biases, and scales and shifts of normalisation - parameters with one axis - decay too.
+    rates : factors on `lr` of some parameters, by patterns of their names, as in `{"*.beta": 64}`; the first that fits
+        counts. Weight decay goes on at the pace of `lr`.
 
     Raises
     ------
-    ValueError, TypeError : no parameters, two of the same name, a hyperparameter out of range.
+    ValueError, TypeError : no parameters, two of the same name, a hyperparameter out of range, a pattern of no name.
     """
 
     slots: tuple[str, ...] = ()
@@ -43,6 +47,7 @@ class Optimizer:
         weight_decay: float = 0.0,
         decoupled: bool = False,
         decay_biases: bool = True,
+        rates: Mapping[str, float] = MappingProxyType({}),
     ):
         name = type(self).__name__
         self.parameters = list(parameters)
@@ -53,6 +58,17 @@ class Optimizer:
         self.weight_decay = _at_least(name, "weight_decay", weight_decay, 0.0)
         self.decoupled = bool(decoupled)
         self.decay_biases = bool(decay_biases)
+        self.rates = {pattern: arguments.real(name, "rates", rate) for pattern, rate in rates.items()}
+        for pattern, rate in self.rates.items():
+            if rate <= 0 or not fnmatch.filter(names, pattern):
+                raise ValueError(
+                    f"{name}: rates must have patterns of parameters' names and factors above 0, "
+                    f"got {pattern!r}: {rate} for {', '.join(names)}"
+                )
+        self._factors = [
+            next((rate for pattern, rate in self.rates.items() if fnmatch.fnmatchcase(parameter, pattern)), 1.0)
+            for parameter in names
+        ]
         self.steps = 0
         self._state = [
             tuple(np.zeros(parameter.value.shape, parameter.value.dtype.newbyteorder("=")) for _ in self.slots)
@@ -70,9 +86,9 @@ class Optimizer:
             if parameter.grad is None:
                 raise RuntimeError(f"{type(self).__name__}.step: {parameter.name} has no gradient, call backward first")
         self.steps += 1
-        kernel, numbers = self._kernel()
+        kernel, (rate, *numbers) = self._kernel()
         decay = (0.0, 1 - self.lr * self.weight_decay) if self.decoupled else (self.weight_decay, 1.0)
-        for parameter, state in zip(self.parameters, self._state, strict=True):
+        for parameter, state, factor in zip(self.parameters, self._state, self._factors, strict=True):
             value, grad = parameter.value, parameter.grad
             assert grad is not None
             if grad.shape != value.shape:
@@ -82,12 +98,14 @@ class Optimizer:
             grad = arguments.dense(grad, flat.dtype).reshape(-1)
             penalty, shrink = decay if self.decay_biases or value.ndim > 1 else (0.0, 1.0)
             flat_state = [array.reshape(-1) for array in state]
-            runtime.launch(kernel, 8 * flat.size, flat, grad, *flat_state, *numbers, penalty, shrink)
+            runtime.launch(
+                kernel, 8 * flat.size, flat, grad, *flat_state, rate * factor, *numbers, penalty / factor, shrink
+            )
             if not in_place:
                 value[...] = flat.reshape(value.shape)
 
     def _kernel(self) -> tuple[Kernel, tuple[float, ...]]:
-        """The kernel of this step, and its arguments between the state and the decay."""
+        """The kernel of this step, and its arguments between the state and the decay, the rate first."""
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
@@ -159,8 +177,11 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         decoupled: bool = False,
         decay_biases: bool = True,
+        rates: Mapping[str, float] = MappingProxyType({}),
     ):
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay, decoupled=decoupled, decay_biases=decay_biases)
+        super().__init__(
+            parameters, lr=lr, weight_decay=weight_decay, decoupled=decoupled, decay_biases=decay_biases, rates=rates
+        )
         self.momentum = _fraction("SGD", "momentum", momentum)
         self.nesterov = bool(nesterov)
         if self.nesterov and not self.momentum:
@@ -185,8 +206,11 @@ class RMSProp(Optimizer):
         weight_decay: float = 0.0,
         decoupled: bool = False,
         decay_biases: bool = True,
+        rates: Mapping[str, float] = MappingProxyType({}),
     ):
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay, decoupled=decoupled, decay_biases=decay_biases)
+        super().__init__(
+            parameters, lr=lr, weight_decay=weight_decay, decoupled=decoupled, decay_biases=decay_biases, rates=rates
+        )
         self.alpha = _fraction("RMSProp", "alpha", alpha)
         self.eps = _at_least("RMSProp", "eps", eps, 0.0)
 
@@ -211,9 +235,12 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         decoupled: bool = False,
         decay_biases: bool = True,
+        rates: Mapping[str, float] = MappingProxyType({}),
     ):
         name = type(self).__name__
-        super().__init__(parameters, lr=lr, weight_decay=weight_decay, decoupled=decoupled, decay_biases=decay_biases)
+        super().__init__(
+            parameters, lr=lr, weight_decay=weight_decay, decoupled=decoupled, decay_biases=decay_biases, rates=rates
+        )
         if len(betas) != 2:
             raise ValueError(f"{name}: betas must be a pair, got {betas}")
         self.betas = (_fraction(name, "betas", betas[0]), _fraction(name, "betas", betas[1]))
@@ -238,6 +265,7 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
         decay_biases: bool = True,
+        rates: Mapping[str, float] = MappingProxyType({}),
     ):
         super().__init__(
             parameters,
@@ -247,6 +275,7 @@ class AdamW(Adam):
             weight_decay=weight_decay,
             decoupled=True,
             decay_biases=decay_biases,
+            rates=rates,
         )
 
 

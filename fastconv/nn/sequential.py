@@ -85,27 +85,38 @@ class Sequential(Layer):
             layer.forget()
         return gradient if input_gradient else None
 
-    def predict(self, x: np.ndarray, *, batch_size: int = 256, mirror: bool = False) -> np.ndarray:
+    def predict(self, x: np.ndarray, *, batch_size: int = 256, mirror: bool = False, shift: int = 0) -> np.ndarray:
         """The outputs (N, ...) for inputs x (N, ...), computed in batches without training.
 
         Parameters
         ----------
         mirror : average the outputs of each image and of its mirror image, left and right exchanged.
+        shift : average over three views, each mirrored too with `mirror`: the image, with half of the weight, and
+            the image moved by so many pixels up and left, and down and right, a quarter each; mirrored pixels move in
+            (K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.5).
 
         Raises
         ------
-        ValueError, TypeError : `batch_size` is below 1; x is no array of numbers, or with `mirror` no images.
+        ValueError, TypeError : `batch_size` is below 1, or `shift` below 0; x is no array of numbers, or with `mirror`
+            or `shift` no images.
         """
-        x = arguments.array("Sequential.predict", "x", x, 4 if mirror else None)
-        batch_size = arguments.integer("Sequential.predict", "batch_size", batch_size, 1)
+        function = "Sequential.predict"
+        x = arguments.array(function, "x", x, 4 if mirror or shift else None)
+        batch_size = arguments.integer(function, "batch_size", batch_size, 1)
+        shift = arguments.integer(function, "shift", shift, 0)
         parts = []
         for start in range(0, max(len(x), 1), batch_size):
             batch = np.asarray(x[start : start + batch_size], self.dtype)
-            out = self.forward(batch)
-            if mirror:
-                out = (out + self.forward(batch[..., ::-1] if self.layout == "NCHW" else batch[:, :, ::-1])) / 2
+            out = self._averaged(batch, mirror)
+            if shift:
+                moved = [self._averaged(view, mirror) for view in _moved(batch, shift, self.layout)]
+                out = out / 2 + sum(moved) / 4
             parts.append(out)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _averaged(self, x: np.ndarray, mirrored: bool) -> np.ndarray:
+        out = self.forward(x)
+        return (out + self.forward(mirror(x, self.layout))) / 2 if mirrored else out
 
     def summary(self, input_shape: tuple[int, ...] | None = None) -> str:
         """A table of layers, output shapes and numbers of parameters, found by running one input of zeros.
@@ -131,3 +142,19 @@ class Sequential(Layer):
             count = sum(math.prod(parameter.value.shape) for parameter in layer.parameters())
             shape = " x ".join(map(str, x.shape[1:])) or "scalar"
             yield f"{index}  {layer!r}", shape, f"{count:,}" if count else ""
+
+
+def mirror(images: np.ndarray, layout: str) -> np.ndarray:
+    """Images (N, C, H, W) or (N, H, W, C) with left and right exchanged."""
+    return np.flip(images, 3 if layout == "NCHW" else 2)
+
+
+def _moved(images: np.ndarray, pixels: int, layout: str) -> Iterator[np.ndarray]:
+    """The images moved up and left, and down and right."""
+    axes = (2, 3) if layout == "NCHW" else (1, 2)
+    padded = np.pad(images, [(pixels, pixels) if axis in axes else (0, 0) for axis in range(4)], mode="reflect")
+    for start in (2 * pixels, 0):
+        inside = [slice(None)] * 4
+        for axis in axes:
+            inside[axis] = slice(start, start + images.shape[axis])
+        yield padded[tuple(inside)]

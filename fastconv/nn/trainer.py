@@ -15,14 +15,14 @@ import numpy as np
 
 from fastconv import arguments, runtime
 from fastconv.nn import checkpoint, clipping, metrics, progress
-from fastconv.nn.augment import Augmentation
+from fastconv.nn.augment import Augmentation, alternating_flip
 from fastconv.nn.callbacks import Callback
 from fastconv.nn.history import History
 from fastconv.nn.metrics import Loss
 from fastconv.nn.optim import Optimizer
 from fastconv.nn.run import Run
 from fastconv.nn.schedules import Schedule
-from fastconv.nn.sequential import Sequential
+from fastconv.nn.sequential import Sequential, mirror
 
 
 class Trainer:
@@ -37,6 +37,7 @@ class Trainer:
         parameters on one machine with the same number of threads.
     schedule : a factor on the optimizer's learning rate by epoch, such as `schedules.cosine(10)`.
     augment : changes each training batch, such as `augment.random_shift(2)`.
+    alternate_flip : mirror each image, left and right exchanged, in every other epoch: half of them in the even ones.
     clip_norm, clip_value : bounds on the norm of all gradients together and on each of their numbers.
     progress : print a line per epoch, and show a bar with images per second, time left and loss (where stderr is no
         terminal or tqdm is not installed: now and then a line).
@@ -64,6 +65,7 @@ class Trainer:
         seed: int = 0,
         schedule: Schedule | None = None,
         augment: Augmentation | None = None,
+        alternate_flip: bool = False,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         progress: bool = True,
@@ -78,6 +80,8 @@ class Trainer:
         self.loss = metrics.loss_function("Trainer", loss)
         self.schedule = schedule
         self.augment = augment
+        self.alternate_flip = bool(alternate_flip)
+        self._seed = seed
         self.clip_norm = clip_norm
         self.clip_value = clip_value
         self.progress = progress
@@ -160,23 +164,27 @@ class Trainer:
         return run.history
 
     def evaluate(
-        self, x: np.ndarray, y: np.ndarray, *, batch_size: int = 256, mirror: bool = False
+        self, x: np.ndarray, y: np.ndarray, *, batch_size: int = 256, mirror: bool = False, shift: int = 0
     ) -> tuple[float, float]:
         """(mean loss, accuracy) on inputs x (N, ...) and targets y: `nn.evaluate` with the trainer's."""
-        return metrics.evaluate(self.model, x, y, loss=self.loss, batch_size=batch_size, mirror=mirror)
+        return metrics.evaluate(self.model, x, y, loss=self.loss, batch_size=batch_size, mirror=mirror, shift=shift)
 
     def _train_epoch(self, run: Run, x: np.ndarray, y: np.ndarray, batch_size: int, base_rate: float) -> None:
         epoch, history = len(run.history), run.history
         started, compiled = time.perf_counter(), runtime.compile_seconds()
         total_loss, total_correct, seen = 0.0, 0.0, 0
         order = self._rng.permutation(len(x))
+        mirrored = alternating_flip(epoch, len(x), self._seed) if self.alternate_flip else np.zeros(len(x), bool)
         reporter = progress.reporter(len(x), f"epoch {epoch + 1}/{run.epochs}") if self.progress else progress.Silent()
         with contextlib.closing(reporter):
             for start in range(0, len(x), batch_size):
                 if self.schedule is not None:
                     self.optimizer.lr = base_rate * self.schedule(epoch + start / len(x))
                 rows = order[start : start + batch_size]
-                run.loss, correct = self._train_batch(np.asarray(x[rows], self.model.dtype), y[rows])
+                batch = np.asarray(x[rows], self.model.dtype)
+                if self.alternate_flip:
+                    batch = np.where(mirrored[rows, None, None, None], mirror(batch, self.model.layout), batch)
+                run.loss, correct = self._train_batch(batch, y[rows])
                 run.step += 1
                 seen += len(rows)
                 total_loss += run.loss * len(rows)

@@ -1,8 +1,8 @@
 """CS231n's `layer_utils.py`: layers that are always used together, in fewer passes over memory where kernels fuse.
 
-Convolution and linear layer apply ReLU while results are in registers. A backward function returns the gradients in
-the order of its forward function's arrays; `wrt`, which the course does not have, leaves out those of x, w or b that
-are not needed (None then).
+Convolution, linear layer and batch normalisation apply ReLU while results are in registers. A backward function returns
+the gradients in the order of its forward function's arrays; `wrt`, which the course does not have, leaves out those of
+x, w or b that are not needed (None then).
 """
 
 from __future__ import annotations
@@ -19,16 +19,12 @@ from fastconv.compat.cs231n.layers import (
     affine_backward,
     affine_forward,
     batchnorm_backward,
-    batchnorm_forward,
     conv_backward_naive,
     conv_forward_naive,
     conv_options,
     max_pool_backward_naive,
     max_pool_forward_naive,
-    relu_backward,
-    relu_forward,
-    spatial_batchnorm_backward,
-    spatial_batchnorm_forward,
+    normalized,
 )
 
 __all__ = [
@@ -69,15 +65,14 @@ def affine_bn_relu_forward(
 ) -> Forward:
     """affine - batchnorm - relu."""
     a, affine_cache = affine_forward(x, w, b)
-    normal, bn_cache = batchnorm_forward(a, gamma, beta, bn_param)
-    out, relu_cache = relu_forward(normal)
-    return out, (affine_cache, bn_cache, relu_cache)
+    out, bn_cache = normalized("affine_bn_relu_forward", a, 2, gamma, beta, bn_param, "relu")
+    return out, (affine_cache, bn_cache)
 
 
 def affine_bn_relu_backward(dout: Any, cache: Any, *, wrt: tuple[str, ...] = EVERY) -> BnGradients:
     """(dx, dw, db, dgamma, dbeta)."""
-    affine_cache, bn_cache, relu_cache = cache
-    da, dgamma, dbeta = batchnorm_backward(relu_backward(dout, relu_cache), bn_cache)
+    affine_cache, bn_cache = cache
+    da, dgamma, dbeta = batchnorm_backward(dout, bn_cache)
     return *affine_backward(da, affine_cache, wrt=wrt), dgamma, dbeta
 
 
@@ -117,15 +112,14 @@ def conv_bn_relu_forward(
 ) -> Forward:
     """conv - spatial batchnorm - relu."""
     a, conv_cache = conv_forward_naive(x, w, b, conv_param)
-    normal, bn_cache = spatial_batchnorm_forward(a, gamma, beta, bn_param)
-    out, relu_cache = relu_forward(normal)
-    return out, (conv_cache, bn_cache, relu_cache)
+    out, bn_cache = normalized("conv_bn_relu_forward", a, 4, gamma, beta, bn_param, "relu")
+    return out, (conv_cache, bn_cache)
 
 
 def conv_bn_relu_backward(dout: Any, cache: Any, *, wrt: tuple[str, ...] = EVERY) -> BnGradients:
     """(dx, dw, db, dgamma, dbeta)."""
-    conv_cache, bn_cache, relu_cache = cache
-    da, dgamma, dbeta = spatial_batchnorm_backward(relu_backward(dout, relu_cache), bn_cache)
+    conv_cache, bn_cache = cache
+    da, dgamma, dbeta = batchnorm_backward(dout, bn_cache)
     return *conv_backward_naive(da, conv_cache, wrt=wrt), dgamma, dbeta
 
 

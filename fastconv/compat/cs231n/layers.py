@@ -141,16 +141,18 @@ def _mode(function: str, name: str, param: Mapping[str, Any]) -> str:
     return arguments.choice(function, f'{name}["mode"]', setting(function, name, param, "mode"), MODES)
 
 
-def _batchnorm(
-    function: str, x: Any, ndim: int, gamma: Any, beta: Any, bn_param: MutableMapping[str, Any]
-) -> tuple[np.ndarray, Any]:
+def normalized(
+    function: str, x: Any, ndim: int, gamma: Any, beta: Any, bn_param: MutableMapping[str, Any],
+    activation: str | None = None,
+) -> tuple[np.ndarray, Any]:  # fmt: skip
+    """`batchnorm_forward` of x with so many axes, with an activation in the same pass."""
     mode = _mode(function, "bn_param", bn_param)
     x = arguments.array(function, "x", x, ndim)
     start = np.zeros(x.shape[1], arguments.dtypes(x)[0])
     mean, var = (np.array(bn_param.get(name, start), start.dtype) for name in ("running_mean", "running_var"))
     out, cache = normalization.batch_norm_forward(
         x, gamma, beta, mean, var, training=mode == "train", momentum=bn_param.get("momentum", 0.9),
-        eps=bn_param.get("eps", 1e-5),
+        eps=bn_param.get("eps", 1e-5), activation=activation,
     )  # fmt: skip
     bn_param["running_mean"], bn_param["running_var"] = mean, var
     return out, cache
@@ -173,7 +175,7 @@ def batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: MutableMapping[st
     >>> bn_param["running_mean"].round(6).tolist()
     [0.1, 0.3]
     """
-    return _batchnorm("batchnorm_forward", x, 2, gamma, beta, bn_param)
+    return normalized("batchnorm_forward", x, 2, gamma, beta, bn_param)
 
 
 def batchnorm_backward(dout: Any, cache: Any) -> Gradients:
@@ -188,7 +190,7 @@ def spatial_batchnorm_forward(
     x: Any, gamma: Any, beta: Any, bn_param: MutableMapping[str, Any]
 ) -> tuple[np.ndarray, Any]:
     """`batchnorm_forward` over images and pixels: x (N, C, H, W), gamma and beta (C,)."""
-    return _batchnorm("spatial_batchnorm_forward", x, 4, gamma, beta, bn_param)
+    return normalized("spatial_batchnorm_forward", x, 4, gamma, beta, bn_param)
 
 
 spatial_batchnorm_backward = batchnorm_backward
