@@ -37,15 +37,6 @@ from fastconv.activations import (
     tanh_forward,
 )
 from fastconv.columns import col2im, im2col
-from fastconv.conv import (
-    conv2d,
-    conv2d_backward,
-    conv2d_forward,
-    depthwise_conv2d,
-    depthwise_conv2d_backward,
-    depthwise_conv2d_forward,
-    explain_conv2d,
-)
 from fastconv.conv1d import (
     conv1d,
     conv1d_backward,
@@ -53,6 +44,15 @@ from fastconv.conv1d import (
     depthwise_conv1d,
     depthwise_conv1d_backward,
     depthwise_conv1d_forward,
+)
+from fastconv.conv2d import (
+    conv2d,
+    conv2d_backward,
+    conv2d_forward,
+    depthwise_conv2d,
+    depthwise_conv2d_backward,
+    depthwise_conv2d_forward,
+    explain_conv2d,
 )
 from fastconv.conv3d import (
     conv3d,
