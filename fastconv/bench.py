@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from fastconv.conv2d import conv2d, conv2d_backward, conv2d_forward
 
 from fastconv import runtime
 from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.peak import repeat_tile
 from fastconv._kernels.register_tile import register_tile
 from fastconv.catalogue import LAYERS, Case
+from fastconv.conv2d import conv2d, conv2d_backward, conv2d_forward
 
 _DEPTH = 256  # A and B of the largest tile then fit into 48 KB
 _BLOCK_SECONDS = 0.04
