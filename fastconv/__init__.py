@@ -21,13 +21,14 @@ __version__ = "0.1.0"
 
 # Where public functions are defined; a star stands for the plain name, `_forward` and `_backward`. A module is imported
 # when one of its names is first used: importing all of them took 0.12 s, and 0.4 s where Python may not write bytecode,
-# beside 0.3 to 0.4 s of NumPy and Numba. Type checkers read `__init__.pyi`.
+# beside 0.3 to 0.4 s of NumPy and Numba. No module bears the name of a function: imported from elsewhere, it would
+# stand in the function's place. Type checkers read `__init__.pyi`.
 _DEFINED_IN = {
     "activations": "gelu* leaky_relu* relu* sigmoid* softmax* tanh*",
     "columns": "col2im im2col",
-    "conv": "conv2d* depthwise_conv2d* explain_conv2d",
-    "conv1d": "conv1d* depthwise_conv1d*",
-    "conv3d": "conv3d* depthwise_conv3d*",
+    "conv_1d": "conv1d* depthwise_conv1d*",
+    "conv_2d": "conv2d* depthwise_conv2d* explain_conv2d",
+    "conv_3d": "conv3d* depthwise_conv3d*",
     "conv_transpose": "conv_transpose1d* conv_transpose2d* conv_transpose3d*",
     "filters": "filter_image",
     "fully_connected": "linear*",

@@ -20,7 +20,15 @@ from fastconv.activations import (
     tanh_forward,
 )
 from fastconv.columns import col2im, im2col
-from fastconv.conv import (
+from fastconv.conv_1d import (
+    conv1d,
+    conv1d_backward,
+    conv1d_forward,
+    depthwise_conv1d,
+    depthwise_conv1d_backward,
+    depthwise_conv1d_forward,
+)
+from fastconv.conv_2d import (
     conv2d,
     conv2d_backward,
     conv2d_forward,
@@ -29,15 +37,7 @@ from fastconv.conv import (
     depthwise_conv2d_forward,
     explain_conv2d,
 )
-from fastconv.conv1d import (
-    conv1d,
-    conv1d_backward,
-    conv1d_forward,
-    depthwise_conv1d,
-    depthwise_conv1d_backward,
-    depthwise_conv1d_forward,
-)
-from fastconv.conv3d import (
+from fastconv.conv_3d import (
     conv3d,
     conv3d_backward,
     conv3d_forward,

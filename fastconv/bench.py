@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fastconv import conv, runtime
+from fastconv import runtime
 from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.peak import repeat_tile
 from fastconv._kernels.register_tile import register_tile
 from fastconv.catalogue import LAYERS, Case
+from fastconv.conv_2d import conv2d, conv2d_backward, conv2d_forward
 
 _DEPTH = 256  # A and B of the largest tile then fit into 48 KB
 _BLOCK_SECONDS = 0.04
@@ -67,13 +68,13 @@ def time_layer(case: Case, dtype: str, layout: str, algorithm: str) -> dict[str,
     x = rng.standard_normal(case.x_shape(layout)).astype(dtype)
     w = rng.standard_normal(case.w_shape(layout)).astype(dtype)
     b = rng.standard_normal(case.F).astype(dtype)
-    out, cache = conv.conv2d_forward(x, w, b, layout=layout, algorithm=algorithm, **case.options)
+    out, cache = conv2d_forward(x, w, b, layout=layout, algorithm=algorithm, **case.options)
     dout = rng.standard_normal(out.shape).astype(dtype)
     gflop = 2e-9 * cache.problem.multiply_adds
     calls: dict[str, Callable[[], object]] = {
-        "forward": lambda: conv.conv2d(x, w, b, layout=layout, algorithm=algorithm, **case.options),
-        "dx": lambda: conv.conv2d_backward(dout, cache, wrt=("x",)),
-        "dw": lambda: conv.conv2d_backward(dout, cache, wrt=("w",)),
+        "forward": lambda: conv2d(x, w, b, layout=layout, algorithm=algorithm, **case.options),
+        "dx": lambda: conv2d_backward(dout, cache, wrt=("x",)),
+        "dw": lambda: conv2d_backward(dout, cache, wrt=("w",)),
     }
     return {name: gflop / seconds_per_call(call) for name, call in calls.items()}
 

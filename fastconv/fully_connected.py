@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastconv import arguments
-from fastconv.conv import ConvCache, conv2d_backward, run_forward
+from fastconv.conv import ConvCache, run_forward
+from fastconv.conv_2d import conv2d_backward
 
 
 class LinearCache(tuple[ConvCache, tuple[int, ...]]):

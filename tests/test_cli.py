@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from fastconv import cli, cli_train, config_file, datasets, nn, plots
+from fastconv import cli, datasets, nn, plots
+from fastconv.cli import config_file, recipe, train_options
 
 
 def run(capsys, *arguments):
@@ -153,7 +154,7 @@ def test_help_and_version_load_no_heavy_module():
 def test_choices_are_those_of_the_library():
     text = next(a for a in cli._parser()._subparsers._group_actions).choices["train"].format_help()
     assert all(name in text for name in nn.models.MODELS)
-    assert cli_train.LEARNING_RATES.keys() == nn.optim.OPTIMIZERS.keys()
+    assert train_options.LEARNING_RATES.keys() == nn.optim.OPTIMIZERS.keys()
 
 
 def test_figures_of_a_perfect_model_and_colour_filters(tmp_path):
@@ -332,7 +333,7 @@ def test_without_a_toml_reader_the_error_says_what_to_do(tmp_path, capsys, monke
 def test_data_sets_are_looked_up_by_name(monkeypatch):
     options = argparse.Namespace(data="cifar10", path="folder", download=False)
     monkeypatch.setattr(datasets, "cifar10", lambda path: ("cifar10", path), raising=False)
-    assert cli_train.load_data(options) == ("cifar10", "folder")
+    assert recipe.load_data(options) == ("cifar10", "folder")
     monkeypatch.delattr(datasets, "cifar10")
     with pytest.raises(ValueError, match="--data cifar10: this version has no such data set"):
-        cli_train.load_data(options)
+        recipe.load_data(options)

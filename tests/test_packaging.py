@@ -74,6 +74,11 @@ def test_stub_declares_what_can_be_imported():
         _ = fastconv.conv4d
 
 
+def test_no_module_stands_in_a_functions_place():
+    modules = {path.stem for path in (ROOT / "fastconv").iterdir()}
+    assert {name for name in fastconv.__all__ if callable(getattr(fastconv, name))} & modules == set()
+
+
 def test_kernels_do_not_lean_on_the_package():
     # The dependency goes one way: fastconv -> fastconv._kernels.
     for path in (ROOT / "src_kernels").glob("*.py"):

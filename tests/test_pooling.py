@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -32,19 +33,40 @@ def normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
+class Windows(NamedTuple):
+    """What decides which kernels are compiled for a problem; one entry per axis."""
+
+    last: bool  # the channels
+    dtype: str
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+
+def _windows(seed: int) -> Windows:
+    rng = np.random.default_rng(seed)
+    axes = (1, 2, 2, 3)[seed % 4]
+    kernel, stride, dilation = (tuple(map(int, rng.integers(1, most + 1, axes))) for most in (4, 4, 3))
+    return Windows(bool(rng.integers(2)), DTYPES[rng.integers(2)], kernel, stride, dilation)
+
+
+# 24 of the thousands that are possible: of windows without limit, the tests compiled 480 kernels in 100 s.
+WINDOWS = [_windows(seed) for seed in range(24)]
+
+
 @st.composite
-def problems(draw, axes: int, dilated: bool = True):
+def problems(draw, form: Windows):
     """(sizes, options of the library, the oracle's windows), possible or not."""
-    each = range(axes)
-    sizes = tuple(draw(st.integers(1, (14, 9, 6)[axes - 1])) for _ in each)
-    kernel = tuple(draw(st.integers(1, 4)) for _ in each)
-    dilation = tuple(draw(st.integers(1, 3)) if dilated else 1 for _ in each)
-    stride = tuple(draw(st.integers(1, 4)) for _ in each)
-    halves = [(gap * (taps - 1) + 1) // 2 for gap, taps in zip(dilation, kernel, strict=True)]
+    axes = len(form.kernel)
+    sizes = tuple(draw(st.integers(1, (14, 9, 6)[axes - 1])) for _ in range(axes))
+    halves = [(gap * (taps - 1) + 1) // 2 for gap, taps in zip(form.dilation, form.kernel, strict=True)]
     pads = tuple((draw(st.integers(0, half)), draw(st.integers(0, half))) for half in halves)
     ceil_mode = draw(st.booleans())
-    options = {"kernel_size": kernel, "stride": stride, "padding": pads, "dilation": dilation, "ceil_mode": ceil_mode}
-    each_axis = zip(sizes, kernel, stride, pads, dilation, strict=True)
+    options = {
+        "kernel_size": form.kernel, "stride": form.stride, "padding": pads, "dilation": form.dilation,
+        "ceil_mode": ceil_mode,
+    }  # fmt: skip
+    each_axis = zip(sizes, form.kernel, form.stride, pads, form.dilation, strict=True)
     return sizes, options, [oracle.axis_windows(*axis, ceil_mode) for axis in each_axis]
 
 
@@ -64,14 +86,13 @@ def refuses(call, *arguments, **options) -> None:
 
 
 SETTINGS = settings(max_examples=120)
-COMMON = {"axes": st.sampled_from([1, 2, 2, 3]), "last": st.booleans(), "dtype": st.sampled_from(DTYPES)}
 
 
 @SETTINGS
-@given(data=st.data(), **COMMON, special=st.booleans(), seed=st.integers(0, 99))
-def test_max_pool(data, axes, last, dtype, special, seed):
-    sizes, options, windows = data.draw(problems(axes))
-    layout = LAYOUTS[axes][last]
+@given(data=st.data(), form=st.sampled_from(WINDOWS), special=st.booleans(), seed=st.integers(0, 99))
+def test_max_pool(data, form, special, seed):
+    sizes, options, windows = data.draw(problems(form))
+    axes, dtype, layout = len(sizes), form.dtype, LAYOUTS[len(sizes)][form.last]
     x = with_ties(seed, sizes, special)
     given_x = arranged(x, layout).astype(dtype)
     if not oracle.possible(windows):
@@ -94,12 +115,12 @@ def test_max_pool(data, axes, last, dtype, special, seed):
 
 @SETTINGS
 @given(
-    data=st.data(), **COMMON, include_pad=st.booleans(), divisor=st.sampled_from([None, None, 1, 5]),
-    seed=st.integers(0, 99),
+    data=st.data(), form=st.sampled_from(WINDOWS), include_pad=st.booleans(),
+    divisor=st.sampled_from([None, None, 1, 5]), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_avg_pool(data, axes, last, dtype, include_pad, divisor, seed):
-    sizes, options, windows = data.draw(problems(axes))
-    layout = LAYOUTS[axes][last]
+def test_avg_pool(data, form, include_pad, divisor, seed):
+    sizes, options, windows = data.draw(problems(form))
+    axes, dtype, layout = len(sizes), form.dtype, LAYOUTS[len(sizes)][form.last]
     x = normal(seed, (2, 3, *sizes))
     options |= {"layout": layout, "count_include_pad": include_pad, "divisor_override": divisor}
     given_x = arranged(x, layout).astype(dtype)
@@ -117,10 +138,10 @@ def test_avg_pool(data, axes, last, dtype, include_pad, divisor, seed):
 
 
 @settings(max_examples=30)
-@given(data=st.data(), **COMMON, p=st.sampled_from([1, 2, 3, 2.5]), seed=st.integers(0, 99))
-def test_lp_pool(data, axes, last, dtype, p, seed):
-    sizes, options, windows = data.draw(problems(axes))
-    layout = LAYOUTS[axes][last]
+@given(data=st.data(), form=st.sampled_from(WINDOWS), p=st.sampled_from([1, 2, 3, 2.5]), seed=st.integers(0, 99))
+def test_lp_pool(data, form, p, seed):
+    sizes, options, windows = data.draw(problems(form))
+    axes, dtype, layout = len(sizes), form.dtype, LAYOUTS[len(sizes)][form.last]
     x = np.abs(normal(seed, (2, 2, *sizes))) + 0.1
     given_x = arranged(x, layout).astype(dtype)
     if not oracle.possible(windows):
@@ -134,11 +155,15 @@ def test_lp_pool(data, axes, last, dtype, p, seed):
 
 
 @SETTINGS
-@given(data=st.data(), **COMMON, special=st.booleans(), seed=st.integers(0, 99))
-def test_adaptive_and_global(data, axes, last, dtype, special, seed):
-    sizes = data.draw(st.tuples(*[st.integers(1, 9)] * axes))
-    counts = data.draw(st.tuples(*[st.integers(1, 7)] * axes))
-    layout = LAYOUTS[axes][last]
+@given(data=st.data(), form=st.sampled_from(WINDOWS), special=st.booleans(), seed=st.integers(0, 99))
+def test_adaptive_and_global(data, form, special, seed):
+    axes, dtype = len(form.kernel), form.dtype
+    layout = LAYOUTS[axes][form.last]
+    # The last axis shrinks to a stride-th (kernels for even windows), or to any size (for uneven ones).
+    count = data.draw(st.integers(1, 3))
+    size = data.draw(st.sampled_from([count * form.stride[-1], 3 * count + 1]))
+    sizes = (*data.draw(st.tuples(*[st.integers(1, 9)] * (axes - 1))), size)
+    counts = (*data.draw(st.tuples(*[st.integers(1, 7)] * (axes - 1))), count)
     x, ties = normal(seed, (2, 3, *sizes)), with_ties(seed, sizes, special)
     for kind, lengths, arguments in (("adaptive", counts, (counts,)), ("global", (1,) * axes, ())):
         windows = [oracle.adaptive_windows(size, count) for size, count in zip(sizes, lengths, strict=True)]
@@ -175,12 +200,13 @@ def test_adaptive_size_of_x(axes):
 
 
 @settings(max_examples=40)
-@given(data=st.data(), **COMMON, seed=st.integers(0, 99))
-def test_max_unpool(data, axes, last, dtype, seed):
-    sizes, options, windows = data.draw(problems(axes, dilated=False))
+@given(data=st.data(), form=st.sampled_from(WINDOWS), seed=st.integers(0, 99))
+def test_max_unpool(data, form, seed):
+    form = form._replace(dilation=(1,) * len(form.kernel))
+    sizes, options, windows = data.draw(problems(form))
     if not oracle.possible(windows):
         return
-    layout = LAYOUTS[axes][last]
+    axes, dtype, layout = len(sizes), form.dtype, LAYOUTS[len(sizes)][form.last]
     x = normal(seed, (2, 3, *sizes))
     indices = oracle.max_indices(x, windows)
     numbers = normal(seed + 1, indices.shape)

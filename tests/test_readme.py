@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastconv import cli, cli_train
+from fastconv import cli
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -61,4 +61,4 @@ def test_the_training_guide_runs(tmp_path, monkeypatch, capsys):
     (text,) = re.findall(r"^```toml\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     (tmp_path / "run.toml").write_text(text)
     pytest.importorskip("tomllib", reason="TOML needs Python 3.11")
-    assert {"--epochs=20", "--flip"} < set(cli_train.from_files(["--config", "run.toml"]))
+    assert {"--epochs=20", "--flip"} < set(cli.train.from_files(["--config", "run.toml"]))

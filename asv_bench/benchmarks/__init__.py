@@ -1,4 +1,4 @@
-"""Benchmarks for asv: convolution passes, pooling, padding, batch normalisation, a training step, start-up, memory.
+"""Benchmarks for asv: convolution passes, pooling, padding, filters, other layers, a training step, start-up, memory.
 
 Compiled kernels are kept per environment and commit, so that no commit runs another one's machine code. Numba reads
 the variable when it is first imported, which is after this file.

@@ -17,6 +17,9 @@ POOLS: dict[str, tuple[str, int, int, int, int, int, dict[str, Any]]] = {
     "avg 2x2": ("avg_pool2d", 8, 64, 112, 112, 2, {}),
     "avg 3x3 s1": ("avg_pool2d", 8, 64, 56, 56, 3, {"stride": 1, "padding": 1}),
     "avg 7x7 whole plane": ("avg_pool2d", 8, 512, 7, 7, 7, {}),
+    "max 3x3 s2 dilated": ("max_pool2d", 8, 64, 56, 56, 3, {"stride": 2, "padding": 2, "dilation": 2}),
+    "lp 2x2": ("lp_pool2d", 8, 64, 56, 56, 2, {}),
+    "adaptive max to 5x5": ("adaptive_max_pool2d", 8, 64, 56, 56, 5, {}),
     "adaptive avg to 7x7": ("adaptive_avg_pool2d", 8, 64, 56, 56, 7, {}),
 }
 

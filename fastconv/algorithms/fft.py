@@ -10,7 +10,7 @@ import numpy as np
 from fastconv import runtime
 from fastconv._kernels.blocks import transpose_block
 from fastconv._kernels.fourier import Calls, Fourier, fourier, fourier_weights
-from fastconv._kernels.fourier_transforms import spectral_tile
+from fastconv._kernels.fourier_products import spectral_tile
 from fastconv._kernels.prepare import planes_to_pixels
 from fastconv.algorithms import costs
 from fastconv.algorithms.base import Algorithm

@@ -9,7 +9,7 @@ import numpy as np
 from fastconv import runtime
 from fastconv._kernels.fourier import Weights
 from fastconv._kernels.fourier_gradient import Sums, fourier_gradient, fourier_spectra
-from fastconv._kernels.fourier_transforms import spectral_tile
+from fastconv._kernels.fourier_products import spectral_tile
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.fft_tiles import CYCLES_PER_RUN, cut, where

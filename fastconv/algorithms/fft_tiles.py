@@ -10,6 +10,7 @@ import numpy as np
 from fastconv._kernels import fourier_transforms as transforms
 from fastconv._kernels.blocks import copy_block
 from fastconv._kernels.fourier import Calls, Tiles, Weights
+from fastconv._kernels.fourier_products import spectral_products, spectral_tile
 from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms.costs import ceil_div
 from fastconv.problem import ConvProblem
@@ -62,7 +63,7 @@ class Cut:
             copy_block(size).address, transforms.transpose_whole(size).address,
             transforms.to_frequencies(t.high, size).address, transforms.to_frequencies(t.wide, size).address,
             transforms.from_frequencies(t.high, size).address, transforms.from_frequencies(t.wide, size).address,
-            transforms.spectral_products(*shape, size).address, transforms.finish_rows(size).address,
+            spectral_products(*shape, size).address, transforms.finish_rows(size).address,
         )  # fmt: skip
 
     def turns(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +111,7 @@ def cut(p: ConvProblem, made: tuple[int, int], *, gradient_w: bool = False) -> C
     over_h, over_w = reach(p)
     best, fewest = None, float("inf")
     channels, filters = p.group_channels, p.group_filters
-    tile = transforms.spectral_tile()
+    tile = spectral_tile()
     for high, wide in product(_lengths(made[0], over_h), _lengths(made[1], over_w)):
         tried = _cut(p, made, high, wide)
         pairs = p.N * tried.tiles.pairs

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fastconv import arguments
-from fastconv.conv import ConvCache, conv2d, conv2d_backward
+from fastconv.conv import ConvCache
+from fastconv.conv_2d import conv2d, conv2d_backward
 from fastconv.padding import pad2d
 from fastconv.pooling import (
     avg_pool2d,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import conv, fully_connected
+from fastconv import fully_connected
 from fastconv.compat.cs231n.layers import (
     EVERY,
     Gradients,
@@ -26,6 +26,7 @@ from fastconv.compat.cs231n.layers import (
     max_pool_forward_naive,
     normalized,
 )
+from fastconv.conv_2d import conv2d_forward
 
 __all__ = [
     "affine_bn_relu_backward",
@@ -78,7 +79,7 @@ def affine_bn_relu_backward(dout: Any, cache: Any, *, wrt: tuple[str, ...] = EVE
 
 def conv_relu_forward(x: Any, w: Any, b: Any, conv_param: Mapping[str, Any]) -> Forward:
     """conv - relu."""
-    return conv.conv2d_forward(x, w, b, activation="relu", **conv_options("conv_relu_forward", conv_param))
+    return conv2d_forward(x, w, b, activation="relu", **conv_options("conv_relu_forward", conv_param))
 
 
 def conv_relu_backward(dout: Any, cache: Any, *, wrt: tuple[str, ...] = EVERY) -> Gradients:

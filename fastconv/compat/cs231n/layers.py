@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import activations, arguments, conv, fully_connected, losses, normalization, pooling
+from fastconv import activations, arguments, fully_connected, losses, normalization, pooling
+from fastconv.conv_2d import conv2d_backward, conv2d_forward
 
 __all__ = [
     "affine_backward",
@@ -101,12 +102,12 @@ def conv_forward_naive(x: Any, w: Any, b: Any, conv_param: Mapping[str, Any]) ->
     >>> conv_forward_naive(x, w, np.zeros(4), {"stride": 1, "pad": ((0, 1), (2, 3))})[0].shape
     (1, 4, 7, 11)
     """
-    return conv.conv2d_forward(x, w, b, **conv_options("conv_forward", conv_param))
+    return conv2d_forward(x, w, b, **conv_options("conv_forward", conv_param))
 
 
 def conv_backward_naive(dout: Any, cache: Any, *, wrt: tuple[str, ...] = EVERY) -> Gradients:
     """(dx, dw, db); None for what `wrt` leaves out: a first layer needs no dx."""
-    return conv.conv2d_backward(dout, cache, wrt=wrt)
+    return conv2d_backward(dout, cache, wrt=wrt)
 
 
 def max_pool_forward_naive(x: Any, pool_param: Mapping[str, Any]) -> tuple[np.ndarray, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fastconv.cli_options import positive_integer, users_mistakes
+from fastconv.cli.options import positive_integer, users_mistakes
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import fastconv
-from fastconv import cli_predict, cli_train
-from fastconv.cli_options import CommandError, users_mistakes
+from fastconv.cli import predict, train, train_options
+from fastconv.cli.options import CommandError, users_mistakes
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -48,10 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("train", cli_train.train, "train a network and save it with its history and figures")
-    cli_train.add_options(sub)
-    sub = command("predict", cli_predict.predict, "classify images with a saved model")
-    cli_predict.add_options(sub)
+    sub = command("train", train.train, "train a network and save it with its history and figures")
+    train_options.add_options(sub)
+    sub = command("predict", predict.predict, "classify images with a saved model")
+    predict.add_options(sub)
     sub = command("warmup", warmup, "compile the kernels of small networks into the disk cache")
     sub.add_argument("--float64", action="store_true", help="for float64 as well")
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from fastconv import bench
             return bench.main(arguments[1:]) or 0
         if arguments[:1] == ["train"]:
-            arguments = ["train", *cli_train.from_files(arguments[1:]), *arguments[1:]]
+            arguments = ["train", *train.from_files(arguments[1:]), *arguments[1:]]
         options = _parser().parse_args(arguments)
         return options.run(options)
     except CommandError as error:
