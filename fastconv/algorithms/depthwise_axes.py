@@ -11,7 +11,10 @@ from fastconv.problem import ConvProblem
 # Rows of one tile: multiples of 7 for networks that halve 224, powers of two; few sizes, as each is compiled.
 CELLS = (7, 4, 2, 1)
 _MOST_TAPS = 7  # weights of one column of taps, beside 8 sums and an input vector, in 16 registers
-_MOST_READS = 22  # input rows of one tile
+_MOST_READS = 22  # input rows of one tile that share their loads
+# Input rows of one tile at all, each a stream from memory: 64x112x112 with stride 2 takes 1.8 (channels-first) and 1.9
+# times (channels-last) as long with 15 rows as with 9 on a 2-core Zen 3.
+_MOST_STREAMS = 12
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ def axis_outputs(p: ConvProblem, axis: int, gradient: bool) -> list[Outputs]:
 def best_cells(count: int, most: int = max(CELLS)) -> int:
     """How many of `count` output rows one tile takes: the fewest rows computed, a tile counted as one more."""
     return min((cells for cells in CELLS if cells <= most), key=lambda cells: ceil_div(count, cells) * (cells + 1))
+
+
+def most_cells(outputs: Outputs) -> int:
+    """How many rows a tile may take, so that it does not read too many rows at once: 4 instead of 7 with stride 2."""
+    return max(cells for cells in CELLS if cells == 1 or len(tile_rows(cells, outputs).reads) <= _MOST_STREAMS)
 
 
 def tile_rows(cells: int, outputs: Outputs) -> Rows:

@@ -13,7 +13,7 @@ from fastconv._kernels.depthwise_rows import Rows
 from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.depthwise_axes import Outputs, axis_outputs, best_cells, tile_rows
+from fastconv.algorithms.depthwise_axes import Outputs, axis_outputs, best_cells, most_cells, tile_rows
 from fastconv.problem import ConvProblem
 
 _MOST_UNROLLED = 9  # products of one sum
@@ -66,14 +66,14 @@ class PixelsPass:
         self.workspace = 0
         stride = p.stride[axes.across] if gradient else 1
         self.cycles = sum(
-            _cycles(p, rows.count, best_cells(rows.count), axes.outputs[axes.across],
+            _cycles(p, rows.count, best_cells(rows.count, most_cells(rows)), axes.outputs[axes.across],
                     len(rows.taps) * (p.KH, p.KW)[axes.across] / stride)
             for rows in axes.rows
         )  # fmt: skip
 
     def _launch(self, rows: Outputs, relu: bool) -> tuple[Any, ...]:
         p, axes = self.problem, self.axes
-        cells, across = best_cells(rows.count), axes.across
+        cells, across = best_cells(rows.count, most_cells(rows)), axes.across
         table = np.zeros((axes.outputs[across], 3), np.int64)
         for phase in axes.columns:
             for m in range(phase.count):

@@ -21,7 +21,7 @@ from fastconv._kernels.depthwise_rows import Rows
 from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.depthwise_axes import Outputs, axis_outputs, best_cells, tile_rows
+from fastconv.algorithms.depthwise_axes import Outputs, axis_outputs, best_cells, most_cells, tile_rows
 from fastconv.problem import ConvProblem
 
 _MOST_WEIGHTS = 9  # that stay in registers: 3x3
@@ -59,8 +59,8 @@ def _grid(p: ConvProblem, rows: Outputs, columns: list[Outputs], gradient: bool)
     (height, width), lanes, outputs = given, MACHINE.lanes(p.dtype.itemsize), columns[0]
     phases, vectors, sources = len(columns), ceil_div(outputs.count, lanes), p.group_filters if gradient else 1
     segments = rows.count <= _FEW_ROWS < vectors
-    most = _FEW_CELLS if width * p.dtype.itemsize >= _LONG_ROW_BYTES else rows.count
-    cells = best_cells(vectors) if segments else best_cells(rows.count, min(most, rows.count))
+    most = _FEW_CELLS if width * p.dtype.itemsize >= _LONG_ROW_BYTES else most_cells(rows)
+    cells = best_cells(vectors) if segments else best_cells(rows.count, min(most, most_cells(rows), rows.count))
     if segments:
         vectors = ceil_div(vectors, cells)
     total = made[1] if phases == 2 else outputs.count
