@@ -102,14 +102,23 @@ def _emit_copy(typingctx, ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step):
         dst, drow, src, srow, rows, n, step = args[2:]
         dst, src = simd.pointer(dst), simd.pointer(src)
         drow, srow = simd.pointer(drow, I64), simd.pointer(srow, I64)
+        half = I64(simd.lanes // 2)
         contiguous = builder.icmp_signed("==", step, I64(1))
         with cgutils.for_range(builder, rows) as row:
             to = simd.at(dst, builder.load(simd.at(drow, row.index)))
             source = simd.at(src, builder.load(simd.at(srow, row.index)))
 
             def copy(first, count, to=to, source=source):
-                mask = None if count is None else simd.first_lanes(count)
-                simd.store(simd.load(simd.at(source, first), mask), simd.at(to, first), mask)
+                if count is None:
+                    simd.store(simd.load(simd.at(source, first)), simd.at(to, first))
+                    return
+                with builder.if_else(builder.icmp_signed(">=", count, half)) as (two, one):
+                    with two:
+                        for place in (I64(0), builder.sub(count, half)):
+                            simd.copy_half(simd.at(source, place), simd.at(to, place))
+                    with one:
+                        mask = simd.first_lanes(count)
+                        simd.store(simd.load(source, mask), to, mask)
 
             with builder.if_else(contiguous) as (vectorised, scattered):
                 with vectorised:

@@ -54,8 +54,8 @@ def _pack_panels(slot, slots, block, w, out, drow, srow, groups, together, g):
     panels, depth, tile_cols = out.shape[1:]
     tasks = groups * panels * g.batches
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        batch = task % g.batches
-        panel = task // g.batches % panels
+        panel = task % panels  # all panels of a batch, whose rows stay in the caches meanwhile
+        batch = task // panels % g.batches
         group = task // (g.batches * panels)
         place = (group // together * panels + panel) * depth * tile_cols + group % together * g.filters
         target = address_of(out) + place * w.itemsize
