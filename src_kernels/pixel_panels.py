@@ -1,12 +1,13 @@
-"""Convolution as a product of two packed matrices, with vectors over output pixels (im2col, a few tiles at a time).
+"""Convolution as a product of weights and packed pixels, vectors over output pixels (im2col, a few tiles at a time).
 
     out[f, pixel] = sum over k of  w[f, k] * x[brow[k] + pixel]
 
-Weights come as panels of `tile_rows` filters, (panel, depth, tile_rows) (see `over_filters.pack_panels`). Each task
-copies the taps of its pixels into panels of `tile_cols` pixels, (panel, depth block, tile_cols): whole runs of
-neighbouring pixels, tap after tap. So the register tile reads both operands from front to back: read in place, planes
-far apart cost a page look-up per step and share few lines of the first-level cache (1x1, 256 channels: 0.8 times as
-fast). A block of `depth_block` steps of a pixel panel stays in the first-level cache while all weights pass by.
+Step k of filter f is w[arow[f] + acol[k]]: weights whose steps lie side by side are read in place, others come as
+panels of `tile_rows` filters, (panel, depth, tile_rows) (see `over_filters.pack_panels`). Each task copies the taps of
+its pixels into panels of `tile_cols` pixels, (panel, depth block, tile_cols): whole runs of neighbouring pixels, tap
+after tap. So the register tile reads both operands from front to back: read in place, planes far apart cost a page
+look-up per step and share few lines of the first-level cache (1x1, 256 channels: 0.8 times as fast). A block of
+`depth_block` steps of a pixel panel stays in the first-level cache while all weights pass by.
 
 `x` holds zero-padded planes, split by stride (see `prepare.pad_planes`); pixels are numbered through all images, so no
 tile is left half empty on small planes. A tile whose pixels lie side by side in `out` is stored there from registers;
@@ -42,7 +43,7 @@ class PixelPanels(NamedTuple):
     pitch: int  # numbers from one padded row to the next
     x_image: int
     x_group: int
-    w_panel: int
+    w_group: int
     out_start: int
     out_image: int
     out_group: int
@@ -144,7 +145,6 @@ def _pixel_panels(
     chunk = g.tiles * g.tile_cols
     chunks = (pixels + chunk - 1) // chunk
     shares = (g.filters + g.share - 1) // g.share
-    row_panels = (g.filters + g.tile_rows - 1) // g.tile_rows
     panel, mine = address_of(panels[slot]), address_of(scratch[slot])
     mine_pieces = pieces[slot]
     sources, targets, lengths = mine_pieces[0], mine_pieces[1], mine_pieces[2]
@@ -159,7 +159,7 @@ def _pixel_panels(
         end = min(begin + chunk, pixels)
         filter_begin = share * g.share
         filter_end = min(filter_begin + g.share, g.filters)
-        weights = address_of(w) + group * row_panels * g.w_panel * item
+        weights = address_of(w) + group * g.w_group * item
         planes = address_of(x) + group * g.x_group * item
         target = address_of(out) + (g.out_start + group * g.out_group) * item
         count = _cut_into_pieces(mine_pieces, begin, end, g)
@@ -180,7 +180,6 @@ def _pixel_panels(
                 ),
             )  # fmt: skip
             for f in range(filter_begin, filter_end, g.tile_rows):
-                weight_panel = weights + f // g.tile_rows * g.w_panel * item
                 for t in range(begin, end, g.tile_cols):
                     width = min(g.tile_cols, end - t)
                     if g.out_col == 1 and t % joined + width <= joined:
@@ -191,8 +190,8 @@ def _pixel_panels(
                         tile,
                         (
                             steps,
-                            weight_panel,
-                            address_of(arow),
+                            weights,
+                            address_of(arow) + 8 * f,
                             address_of(acol) + 8 * k,
                             panel + (t - begin) * (g.depth_block + 1) * item,
                             address_of(prow),
