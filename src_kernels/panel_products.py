@@ -12,10 +12,14 @@ Each task takes some tiles of columns and, a block of q at a time, brings the co
 all rows pass by; vectors read in place lie a pixel's channels apart and share a few lines of that cache (1x1, 512
 channels: 0.7 times as fast).
 
-Tasks are (split of q, group, share of the columns); each writes its own part of `out` (splits, ...), which may be
-uninitialised. `bias` (columns, or empty) needs one group and one split. Blocks of q are summed from zero and then
-added, so long sums keep their accuracy. Scratch per slot: `tables` (4 tables of depth_block entries), `panels`
-(depth_block * tile_cols).
+Rows whose numbers lie far apart (channels-last, a tile takes some channels of each pixel) are packed too, into panels
+(q, tile_rows): in place, they compete for few lines of the first-level cache.
+
+Tasks are (split of q, group, band of rows, share of the columns); each writes its own part of `out` (splits, ...),
+which may be uninitialised. `bias` (columns, or empty) needs one group and one split. Blocks of q are summed from zero
+and then added, so long sums keep their accuracy. Scratch per slot: `tables` (4 tables of depth_block entries, 7 if rows
+are packed), `panels` (depth_block * tile_cols), `packs` (depth_block * band and a vector, or 0). `steps` numbers the
+steps of a block, `qrow` and `prow` are their offsets in the panels of rows and of columns.
 """
 
 from __future__ import annotations
@@ -50,6 +54,8 @@ class PanelProducts(NamedTuple):
     out_split: int
     tile_rows: int
     tile_cols: int
+    band: int  # rows of one task, a multiple of tile_rows if there are several bands
+    packed: int  # 1: rows are packed; 0: read in place
     share: int  # tiles of columns of one task
     splits: int
     depth_block: int
@@ -88,23 +94,52 @@ def _number_pixels(tables, first, count, g):
 
 
 @jit
-def _panel_products(slot, slots, counter, tile, fill, a, arow, b, brow, prow, bias, out, crow, tables, panels, g):
+def _pack_rows(pack, packed, a, arow, acol, first, end, count, pieces, item, g):
+    """Rows first .. end - 1 of a into panels (panel, depth_block, tile_rows), filled to `count` steps."""
+    sources, targets, lengths = pieces[0], pieces[1], pieces[2]
+    for m in range(first, end, g.tile_rows):
+        rows = min(g.tile_rows, end - m)
+        runs = 0
+        for i in range(rows):
+            if i == 0 or arow[m + i] != arow[m + i - 1] + 1:  # another tap
+                sources[runs] = arow[m + i] - arow[m]
+                targets[runs] = i
+                lengths[runs] = 0
+                runs += 1
+            lengths[runs - 1] += 1
+        call_address(
+            pack,
+            (
+                packed + (m - first) * g.depth_block * item, a + arow[m] * item, address_of(acol), count,
+                address_of(sources), address_of(targets), address_of(lengths), runs,
+            ),
+        )  # fmt: skip
+
+
+@jit
+def _panel_products(
+    slot, slots, counter, tile, fill, pack, a, arow, b, brow, steps, qrow, prow, bias, out, crow, tables, panels, packs,
+    g,
+):  # fmt: skip
     item = a.itemsize
     pixels = g.images * g.rows * g.cols
     tiles = (g.columns + g.tile_cols - 1) // g.tile_cols
     shares = (tiles + g.share - 1) // g.share
     part = (pixels + g.splits - 1) // g.splits
-    panel, mine = address_of(panels[slot]), tables[slot]
-    acol, places, starts, lengths = mine[0], mine[1], mine[2], mine[3]
+    panel, packed, mine = address_of(panels[slot]), address_of(packs[slot]), tables[slot]
+    acol, places, starts, lengths, pieces = mine[0], mine[1], mine[2], mine[3], mine[4:]
     piece = lengths  # pixels form no runs; a row of their panel is one piece, from offset 0 to 0 (see `fill_panels`)
     piece[:2] = 0
+    bands = (arow.size + g.band - 1) // g.band
     while True:
         task = next_task(counter)
-        if task >= g.splits * g.groups * shares:
+        if task >= g.splits * g.groups * bands * shares:
             return
         share = task % shares
-        group = task // shares % g.groups
-        split = task // (shares * g.groups)
+        top = task // shares % bands * g.band
+        bottom = min(top + g.band, arow.size)
+        group = task // (shares * bands) % g.groups
+        split = task // (shares * bands * g.groups)
         begin = split * part
         end = min(begin + part, pixels)
         source_a = address_of(a) + group * g.a_group * item
@@ -121,6 +156,8 @@ def _panel_products(slot, slots, counter, tile, fill, a, arow, b, brow, prow, bi
                 flags |= LANE_BIAS
             if g.relu and first + count == end:
                 flags |= RELU
+            if g.packed:
+                _pack_rows(pack, packed, source_a, arow, acol, top, bottom, count, pieces, item, g)
             for t in range(share * g.share, min((share + 1) * g.share, tiles)):
                 v = t * g.tile_cols
                 width = min(g.tile_cols, g.columns - v)
@@ -138,19 +175,23 @@ def _panel_products(slot, slots, counter, tile, fill, a, arow, b, brow, prow, bi
                             address_of(piece) + 8, address_of(piece) + 16, 1,
                         ),
                     )  # fmt: skip
-                for m in range(0, arow.size, g.tile_rows):
+                for m in range(top, bottom, g.tile_rows):
+                    a_tile, a_rows, a_steps = source_a, address_of(arow) + 8 * m, address_of(acol)
+                    if g.packed:
+                        a_tile = packed + (m - top) * g.depth_block * item
+                        a_rows, a_steps = address_of(steps), address_of(qrow)
                     call_address(
                         tile,
                         (
                             count,
-                            source_a,
-                            address_of(arow) + 8 * m,
-                            address_of(acol),
+                            a_tile,
+                            a_rows,
+                            a_steps,
                             panel,
                             address_of(prow),
                             target + v * item,
                             address_of(crow) + 8 * m,
-                            min(g.tile_rows, arow.size - m),
+                            min(g.tile_rows, bottom - m),
                             width,
                             address_of(bias) + v * item,
                             flags,
@@ -160,10 +201,13 @@ def _panel_products(slot, slots, counter, tile, fill, a, arow, b, brow, prow, bi
 
 
 @jit(parallel=True)
-def _panel_products_parallel(slots, counter, tile, fill, a, arow, b, brow, prow, bias, out, crow, tables, panels, g):
+def _panel_products_parallel(
+    slots, counter, tile, fill, pack, a, arow, b, brow, steps, qrow, prow, bias, out, crow, tables, panels, packs, g
+):
     for slot in prange(slots):
         _panel_products(
-            intp(slot), slots, counter, tile, fill, a, arow, b, brow, prow, bias, out, crow, tables, panels, g
+            intp(slot), slots, counter, tile, fill, pack, a, arow, b, brow, steps, qrow, prow, bias, out, crow, tables,
+            panels, packs, g,
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Convolution as a product of weights and packed pixels, vectors over output pixels (im2col, a few tiles at a time).
+"""Convolution as a product of weights and packed pixels, with vectors over pixels (im2col, a few tiles at a time).
 
     out[f, pixel] = sum over k of  w[f, k] * x[brow[k] + pixel]
 
@@ -58,54 +58,63 @@ class PixelPanels(NamedTuple):
 
 
 @cache
-def fill_panels(vectors: int, itemsize: int):
+def fill_panels(vectors: int, itemsize: int, pitch: int = 0):
     """Callback (panels, x, brow, steps, sources, targets, lengths, pieces) for panels of `vectors` vectors a step:
 
-    panels[targets[i] + k * cols + v] = x[brow[k] + sources[i] + v],      k < steps, i < pieces, v < lengths[i] <= cols
+    panels[targets[i] + k * pitch + v] = x[brow[k] + sources[i] + v],  k < steps, i < pieces, v < lengths[i] <= pitch
 
-    Up to a vector behind a piece is overwritten: pieces come in the order of their targets, and a step's room is left
-    free behind the last one. (Masked stores take tens of cycles on AVX2 processors of AMD.)
+    where `pitch` is `vectors` vectors unless given. Up to a vector behind a piece is overwritten: pieces come in the
+    order of their targets, and a step's room is left free behind the last one. (Masked stores take tens of cycles on
+    AVX2 processors of AMD.)
     """
     VECTORS, ITEMSIZE, BITS = vectors, itemsize, MACHINE.vector_bits
+    PITCH = pitch or vectors * MACHINE.lanes(itemsize)
 
     def fill(panels, x, brow, steps, sources, targets, lengths, pieces):
-        _emit_fill(VECTORS, ITEMSIZE, BITS, panels, x, brow, steps, sources, targets, lengths, pieces)
+        _emit_fill(VECTORS, ITEMSIZE, BITS, PITCH, panels, x, brow, steps, sources, targets, lengths, pieces)
 
     return compile_callback(fill, integers(8))
 
 
 @intrinsic(prefer_literal=True)
-def _emit_fill(typingctx, VECTORS, ITEMSIZE, BITS, panels, x, brow, steps, sources, targets, lengths, pieces):
-    vectors, itemsize = VECTORS.literal_value, ITEMSIZE.literal_value
+def _emit_fill(typingctx, VECTORS, ITEMSIZE, BITS, PITCH, panels, x, brow, steps, sources, targets, lengths, pieces):
+    vectors, itemsize, pitch = VECTORS.literal_value, ITEMSIZE.literal_value, PITCH.literal_value
 
     def codegen(context, builder, signature, args):
         simd = Emitter(builder, itemsize)
-        panels, x, brow, steps, sources, targets, lengths, pieces = args[3:]
+        panels, x, brow, steps, sources, targets, lengths, pieces = args[4:]
         panels, x = simd.pointer(panels), simd.pointer(x)
-        brow, sources, targets, lengths = (simd.pointer(table, I64) for table in (brow, sources, targets, lengths))
-        cols = vectors * simd.lanes
-        with cgutils.for_range(builder, steps) as step:
-            tap = simd.at(x, builder.load(simd.at(brow, step.index)))
-            row = simd.at(panels, builder.mul(step.index, I64(cols)))
-            with cgutils.for_range(builder, pieces) as piece:
-                source = simd.at(tap, builder.load(simd.at(sources, piece.index)))
-                target = simd.at(row, builder.load(simd.at(targets, piece.index)))
-                length = builder.load(simd.at(lengths, piece.index))
-                with builder.if_else(builder.icmp_signed("==", length, I64(cols))) as (whole, part):
-                    with whole:
-                        for v in range(vectors):
-                            place = v * simd.lanes
-                            simd.store(simd.load(simd.at(source, place)), simd.at(target, place))
-                    with part:
-                        for v in range(vectors):
-                            place = v * simd.lanes
-                            with builder.if_then(builder.icmp_signed(">", length, I64(place))):
-                                mask = simd.lanes_below(builder.sub(length, I64(place)))
-                                simd.store(simd.load(simd.at(source, place), mask), simd.at(target, place))
+        brow, *tables = (simd.pointer(table, I64) for table in (brow, sources, targets, lengths))
+
+        def piece(index):
+            return [builder.load(simd.at(table, index)) for table in tables]
+
+        def copy(step, source, target, length):
+            source = simd.at(simd.at(x, builder.load(simd.at(brow, step))), source)
+            target = simd.at(simd.at(panels, builder.mul(step, I64(pitch))), target)
+            with builder.if_else(builder.icmp_signed("==", length, I64(vectors * simd.lanes))) as (whole, part):
+                with whole:
+                    for v in range(vectors):
+                        place = v * simd.lanes
+                        simd.store(simd.load(simd.at(source, place)), simd.at(target, place))
+                with part:
+                    for v in range(vectors):
+                        place = v * simd.lanes
+                        with builder.if_then(builder.icmp_signed(">", length, I64(place))):
+                            mask = simd.lanes_below(builder.sub(length, I64(place)))
+                            simd.store(simd.load(simd.at(source, place), mask), simd.at(target, place))
+
+        with builder.if_else(builder.icmp_signed("==", pieces, I64(1))) as (one, many):
+            with one:
+                only = piece(I64(0))
+                with cgutils.for_range(builder, steps) as step:
+                    copy(step.index, *only)
+            with many, cgutils.for_range(builder, steps) as step, cgutils.for_range(builder, pieces) as each:
+                copy(step.index, *piece(each.index))
         return context.get_dummy_value()
 
     return types.void(
-        VECTORS, ITEMSIZE, BITS, panels, x, brow, steps, sources, targets, lengths, pieces
+        VECTORS, ITEMSIZE, BITS, PITCH, panels, x, brow, steps, sources, targets, lengths, pieces
     ), codegen  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import transpose_rows
-from fastconv._kernels.isa import best_tile
+from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.panel_products import PanelProducts, panel_products
 from fastconv._kernels.pixel_panels import fill_panels
 from fastconv._kernels.register_tile import register_tile
@@ -19,9 +19,11 @@ from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
 _DEPTH_BLOCK = 256  # pixels summed in registers before they are added to dw: short sums keep float32 accurate
+_TABLES = 7
 _SPLIT_BYTES = 2**21  # all partial results of the splits together
 _CYCLES_PER_TRANSPOSED = 0.4
-_PIXEL_ROWS_SLOWDOWN = 1.2  # channels-last: rows are read across pixels (1x1, 64 channels)
+_BAND_BYTES = 192 * 1024  # of rows that are packed at a time, to be read once per panel of columns: in L2
+_CYCLES_PER_COPY, _CYCLES_PER_CUT = 4.0, 20.0  # a step of a panel that is copied; more where it has two pieces
 _CYCLES_PER_RUN = 30.0  # starting the transposition of one run of a tile's taps
 
 
@@ -48,27 +50,37 @@ class GradientPanelsPass:
             b = self.x.image, self.x.cols, 1, p.group_channels * self.x.plane
         self.tile = best_tile(self.arow.size, columns, itemsize)
         self.crow = np.arange(self.arow.size) * row_length
-        self.prow = np.arange(_DEPTH_BLOCK) * self.tile.cols
+        self.steps = np.arange(_DEPTH_BLOCK)
+        self.qrow, self.prow = self.steps * self.tile.rows, self.steps * self.tile.cols
         self.no_bias = np.empty(0, p.dtype)
         self.dw_size = p.F * taps
         self.image_bytes = self.x.scratch_bytes(itemsize)
         self.images = costs.images_at_once(self.image_bytes, p.N)
         tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
         tiles = ceil_div(columns, self.tile.cols)
-        share = costs.split(tiles, ceil_div(tasks, p.groups), 1)
-        shares = ceil_div(tiles, share) * p.groups
+        tasks, pixels = ceil_div(tasks, p.groups), self.images * plane
         # Few tasks: cut the pixels too, each part into a result of its own, where results are small.
-        splits = 1
-        if shares < tasks and self.dw_size * itemsize * ceil_div(tasks, shares) <= _SPLIT_BYTES:
-            splits = max(min(ceil_div(tasks, shares), self.images * plane // (4 * _DEPTH_BLOCK)), 1)
+        most = max(_SPLIT_BYTES // (self.dw_size * itemsize), 1)
+        if p.channels_last:  # a tile's rows are some channels of pixels far apart: they are packed, in few shares
+            bands = ceil_div(self.arow.size * _DEPTH_BLOCK * itemsize, _BAND_BYTES)
+            splits = max(min(ceil_div(tasks, bands), most, pixels // (4 * _DEPTH_BLOCK)), 1)
+            share = costs.split(tiles, ceil_div(tasks, bands * splits), 1)
+        else:
+            bands, share = 1, costs.split(tiles, tasks, 1)
+            splits = ceil_div(tasks, ceil_div(tiles, share))
+            splits = max(min(splits, pixels // (4 * _DEPTH_BLOCK)), 1) if splits <= most else 1
+        band = costs.split(self.arow.size, bands, self.tile.rows)
         self.geometry = PanelProducts(
             images=self.images, groups=p.groups, rows=p.OH, cols=p.OW, a_image=a[0], a_row=a[1], a_col=a[2],
             a_group=a[3], b_image=b[0], b_row=b[1], b_col=b[2], b_group=b[3], planes=int(not p.channels_last),
             columns=columns, out_group=out_group, out_split=self.dw_size, tile_rows=self.tile.rows,
-            tile_cols=self.tile.cols, share=share, splits=splits, depth_block=_DEPTH_BLOCK, add=0, relu=0,
+            tile_cols=self.tile.cols, band=band, packed=int(p.channels_last), share=share, splits=splits,
+            depth_block=_DEPTH_BLOCK, add=0, relu=0,
         )  # fmt: skip
         self.fill = fill_panels(self.tile.vectors, itemsize) if p.channels_last else transpose_rows(itemsize)
-        scratch = _DEPTH_BLOCK * (self.tile.cols * itemsize + 4 * 8)
+        self.pack = fill_panels(ceil_div(self.tile.rows, MACHINE.lanes(itemsize)), itemsize, self.tile.rows)
+        self.pack_numbers = _DEPTH_BLOCK * band + MACHINE.lanes(itemsize) if p.channels_last else 0
+        scratch = (_DEPTH_BLOCK * self.tile.cols + self.pack_numbers) * itemsize + _TABLES * _DEPTH_BLOCK * 8
         partial = self.dw_size * itemsize * splits if splits > 1 else 0
         self.workspace = self.images * self.image_bytes + partial + threads * scratch
         self.cycles = self._cycles()
@@ -79,8 +91,11 @@ class GradientPanelsPass:
         arithmetic = self.tile.cycles_for(self.arow.size, g.columns, pixels, _DEPTH_BLOCK)
         tiles = ceil_div(g.columns, g.tile_cols)
         if p.channels_last:
-            arithmetic *= _PIXEL_ROWS_SLOWDOWN
-            filling = pixels * tiles * (costs.CYCLES_PER_RUN + g.tile_cols * itemsize * 2 / 64)
+            shares = ceil_div(tiles, g.share)
+            row_tiles = ceil_div(self.arow.size, g.tile_rows)
+            cuts = np.flatnonzero(np.diff(self.arow) != 1) + 1
+            filling = pixels * (tiles * ceil_div(self.arow.size, g.band) + row_tiles * shares) * _CYCLES_PER_COPY
+            filling += pixels * shares * np.count_nonzero(cuts % g.tile_rows) * _CYCLES_PER_CUT
         else:
             joined = g.rows * g.cols if g.b_row == g.cols else g.cols
             runs = pixels / min(joined, _DEPTH_BLOCK) * tiles
@@ -114,8 +129,10 @@ class GradientPanelsPass:
             runtime.run_on(
                 panel_products, slots, np.zeros(1, np.int64),
                 register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize).address, self.fill.address,
-                a, self.arow, b, self.brow, self.prow, self.no_bias, partial.reshape(-1), self.crow,
-                np.empty((slots, 4, _DEPTH_BLOCK), np.int64),
+                self.pack.address, a, self.arow, b, self.brow, self.steps, self.qrow, self.prow, self.no_bias,
+                partial.reshape(-1), self.crow,
+                np.empty((slots, _TABLES, _DEPTH_BLOCK), np.int64),
                 scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype),
+                scratch.take((slots, self.pack_numbers), p.dtype),
                 self.geometry._replace(images=images, add=int(add)),
             )  # fmt: skip

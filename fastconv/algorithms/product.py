@@ -1,7 +1,7 @@
-"""Linear layers, which are 1x1 convolutions of 1x1 images, as products that pack the weights on the way.
+"""1x1 convolutions of 1x1 images (linear layers; also channels-last pixels) as products that pack weights on the way.
 
 Packed beforehand, weights are written and read once more: with few images that costs more than the multiplications
-(16 images, 4096 x 4096 features: 4 times as long).
+(16 images, 4096 x 4096 features: 4 times as long; 49 pixels, 512 x 2048: 1.3 times; 392 pixels: 1.1 to 1.2 times).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
 _DEPTH_BLOCK = 256
+_ROWS_SLOWDOWN = 1.2  # rows that every panel meets, beyond L2 (512 channels: 1568 pixels as fast as `over_filters`)
 _CYCLES_PER_COPIED = 0.3  # a weight on its way into a panel
 _CYCLES_PER_TRANSPOSED = 0.5
 
@@ -41,19 +42,24 @@ class ProductPass:
         self.tile = best_tile(p.N, columns, itemsize)
         self.arow, self.crow = np.arange(p.N) * depth, np.arange(p.N) * columns
         self.brow = np.arange(columns) * pitch if along_rows else np.empty(0, np.int64)
-        self.prow = np.arange(_DEPTH_BLOCK) * self.tile.cols
+        self.steps = np.arange(_DEPTH_BLOCK)
+        self.prow = self.steps * self.tile.cols
         tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
         tiles = ceil_div(columns, self.tile.cols)
         self.geometry = PanelProducts(
             images=1, groups=1, rows=1, cols=depth, a_image=0, a_row=0, a_col=1, a_group=0, b_image=0,
             b_row=depth if along_rows else 0, b_col=1 if along_rows else pitch, b_group=0, planes=int(along_rows),
             columns=columns, out_group=0, out_split=0, tile_rows=self.tile.rows, tile_cols=self.tile.cols,
-            share=costs.split(tiles, tasks, 1), splits=1, depth_block=_DEPTH_BLOCK, add=0, relu=int(relu),
+            band=p.N, packed=0, share=costs.split(tiles, tasks, 1), splits=1, depth_block=_DEPTH_BLOCK, add=0,
+            relu=int(relu),
         )  # fmt: skip
         self.fill = transpose_rows(itemsize) if along_rows else fill_panels(self.tile.vectors, itemsize)
         self.workspace = threads * _DEPTH_BLOCK * (self.tile.cols * itemsize + 4 * 8)
         filling = depth * columns * (_CYCLES_PER_TRANSPOSED if along_rows else _CYCLES_PER_COPIED)
-        self.cycles = self.tile.cycles_for(p.N, columns, depth, _DEPTH_BLOCK) + filling + costs.CYCLES_PER_LAUNCH
+        arithmetic = self.tile.cycles_for(p.N, columns, depth, _DEPTH_BLOCK)
+        if p.N * min(depth, _DEPTH_BLOCK) * itemsize > 2 * costs.L2_BYTES:
+            arithmetic *= _ROWS_SLOWDOWN
+        self.cycles = arithmetic + filling + costs.CYCLES_PER_LAUNCH
 
     def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         p = self.problem
@@ -61,8 +67,10 @@ class ProductPass:
         with Scratch() as scratch:
             runtime.run_on(
                 panel_products, slots, np.zeros(1, np.int64),
-                register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize).address, self.fill.address,
-                operand.reshape(-1), self.arow, w.reshape(-1), self.brow, self.prow, bias, out.reshape(-1), self.crow,
+                register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize).address, self.fill.address, 0,
+                operand.reshape(-1), self.arow, w.reshape(-1), self.brow, self.steps, self.steps, self.prow, bias,
+                out.reshape(-1), self.crow,
                 np.empty((slots, 4, _DEPTH_BLOCK), np.int64),
-                scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype), self.geometry,
+                scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype), np.empty((slots, 0), p.dtype),
+                self.geometry,
             )  # fmt: skip

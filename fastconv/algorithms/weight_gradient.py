@@ -24,9 +24,9 @@ from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
 _TAP_ROWS_SLOWDOWN = 1.1  # measured over 3x3 layers: rows that walk taps touch more cache lines than rows of dout
-# Pixels of 1 KB and more compete for few lines of the first-level cache, and many taps walk far: `gradient_panels` ran
-# 1.3 to 2 times as fast (1x1 with 256 and more channels, 5x5).
-_WIDE_PIXEL, _MANY_TAPS, _SPREAD_SLOWDOWN = 1024, 9, 1.35
+# Pixels far apart compete for few lines of the first-level cache: `gradient_panels` ran 0.9 to 1.6 times as fast from
+# 32 channels on (1x1, 1x2, 3x3, channels-last), 0.8 to 0.9 times with 16.
+_PIXEL_SLOWDOWNS = (1024, 1.35), (128, 1.25), (0, 1.0)  # from how many bytes a pixel on
 _ROWS_PER_TASK = 96
 _SPLIT_BYTES = 2**21  # all partial results of the splits together
 _DEPTH_BLOCK = 256  # pixels summed in registers before they are added to dw: short sums keep float32 accurate
@@ -120,8 +120,7 @@ class WeightGradientPass:
         if self.rows_are_taps:
             arithmetic *= _TAP_ROWS_SLOWDOWN
         pitch = (self.dout if self.rows_are_taps else self.x).col_step * itemsize
-        if pitch >= _WIDE_PIXEL or p.taps > _MANY_TAPS:
-            arithmetic *= _SPREAD_SLOWDOWN
+        arithmetic *= next(slowdown for least, slowdown in _PIXEL_SLOWDOWNS if pitch >= least)
         # Each block visits its results once: a load, an add and a store of every vector.
         visits = self.arow.size * width * itemsize / 64 * 2 / _DEPTH_BLOCK
         moved = 2 * self.image_bytes * p.N + (0 if self.direct else 2 * self.dw_size * itemsize)
