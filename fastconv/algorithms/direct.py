@@ -27,12 +27,20 @@ def _as_product(p: ConvProblem) -> ConvProblem:
     return replace(p, C=p.C * p.taps, H=1, W=1, KH=1, KW=1, stride=(1, 1), dilation=(1, 1))
 
 
+def _pixels_as_images(p: ConvProblem) -> ConvProblem:
+    """A 1x1 layer over channels-last pixels multiplies the same numbers as one over as many images of one pixel."""
+    if not (p.channels_last and p.groups == 1 and p.no_padding and p.taps == 1 and p.stride == (1, 1)):
+        return p
+    return replace(p, N=p.N * p.H * p.W, H=1, W=1)
+
+
 def _cheapest(problem: ConvProblem, threads: int, gradient: bool, relu: bool) -> Any:
     passes: list[Any] = [OverFiltersPass(problem, threads, packed=False, gradient=gradient, relu=relu)]
     if not OverPixelsPass.declines(problem, gradient):
         passes.append(OverPixelsPass(problem, threads, gradient=gradient, relu=relu))
-    if not ProductPass.declines(problem):
-        passes.append(ProductPass(problem, threads, gradient=gradient, relu=relu))
+    product = _pixels_as_images(problem)
+    if not ProductPass.declines(product):
+        passes.append(ProductPass(product, threads, gradient=gradient, relu=relu))
     return min(passes, key=lambda each: each.cycles)
 
 
