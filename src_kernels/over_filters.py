@@ -186,8 +186,8 @@ def _pack_panels(
     panels, depth, tile_cols = out.shape[1:]
     tasks = groups * panels * batches
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        batch = task % batches
-        panel = task // batches % panels
+        panel = task % panels  # all panels of a batch, whose rows stay in the caches meanwhile
+        batch = task // panels % batches
         group = task // (batches * panels)
         f = panel * tile_cols
         width = min(tile_cols, filters - f)

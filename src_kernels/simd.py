@@ -62,6 +62,12 @@ class Emitter:
         )
         self.builder.call(masked_store, [value, pointer, I32(self.itemsize), mask])
 
+    def copy_half(self, source, target):
+        """Half a vector of numbers from one place to another."""
+        half = ir.VectorType(self.scalar, self.lanes // 2).as_pointer()
+        value = self.builder.load(self.builder.bitcast(source, half), align=self.itemsize)
+        self.builder.store(value, self.builder.bitcast(target, half), align=self.itemsize)
+
     def prefetch(self, pointer, *, write=False):
         """Ask for the cache line at `pointer`, which may lie anywhere: nothing is read, nothing faults."""
         pointer = self.builder.bitcast(pointer, I8.as_pointer())

@@ -13,6 +13,14 @@ from fastconv._kernels.blocks import copy_block, transpose_block
 from fastconv._kernels.over_filters import pack_panels
 from fastconv.problem import ConvProblem
 
+_ROWS = 64  # of weights that are packed at a time: far apart, they would leave the caches before the next panel's turn
+
+
+def _batches(depth: int) -> tuple[int, int]:
+    """Steps of depth as (batches, rows of each), at most `_ROWS` rows unless depth has no such divisor above 7."""
+    rows = next((rows for rows in range(min(_ROWS, depth), 7, -1) if depth % rows == 0), depth)
+    return depth // rows, rows
+
 
 @dataclass(frozen=True)
 class WeightPanels:
@@ -40,13 +48,15 @@ class WeightPanels:
         per_filter = channels * taps
         if not gradient:
             if p.channels_last:
-                source = filters, filters, taps, channels * p.F, channels, p.F, False
+                batches, rows = _batches(channels * taps)
+                source = filters, filters, batches, rows * p.F, rows, p.F, False
             else:
                 source = filters, filters * per_filter, 1, 0, per_filter, per_filter, True
         elif p.channels_last:
             source = channels, filters, taps, channels * p.F, filters, p.F, True
         elif taps == 1:  # the channels of a filter lie side by side
-            source = channels, filters * per_filter, 1, 0, filters, channels, False
+            batches, rows = _batches(filters)
+            source = channels, filters * per_filter, batches, rows * channels, rows, channels, False
         else:
             source = channels, filters * per_filter, filters, per_filter, taps, taps, True
         return cls(width, p.dtype.itemsize, p.groups, together, *source)
