@@ -22,10 +22,10 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,7 @@ from fastconv.nn import augment, schedules
 LAYOUT = "NHWC"  # a step of airbench takes 8 % less time than in "NCHW", of the VGG-like net 5 %
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     epochs: int
     batch_size: int
     lr: float
