@@ -2,8 +2,8 @@
 
     python examples/mnist.py PATH                                               # the folder with the four IDX files
     python examples/mnist.py PATH --activation tanh --pooling average           # as in 1998
-    python examples/mnist.py PATH --activation sigmoid --pooling average        # needs adam to leave its plateau
     python examples/mnist.py PATH --optimizer sgd                               # momentum, a rate that falls in steps
+    python examples/mnist.py PATH --activation sigmoid --pooling average --optimizer sgd       # all of it with sigmoids
 
 Writes to --out (default: mnist/): model.npz, history.csv, and training.png, seconds.png, filters.png,
 misclassified.png. `sgd` is plain stochastic gradient descent with momentum 0.9 and a rate that falls in steps, to a

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def test_cifar10(run, tmp_path, capsys, monkeypatch):
     module = example("cifar10")
     network = nn.models.airbench if run == "airbench" else nn.models.vgg_like
     build = partial(network, widths=(4, 8), layout=module.LAYOUT)
-    monkeypatch.setitem(module.RECIPES, run, replace(module.RECIPES[run], build=build))
+    monkeypatch.setitem(module.RECIPES, run, module.RECIPES[run]._replace(build=build))
     path = archive(tmp_path / "cifar.tar", contents())
     report = module.main([run, str(path), "--epochs", "2", "--batch-size", "8", "--out", str(tmp_path / "run")])
     assert report["epochs"] == 2 and 0 <= report["test_accuracy"] <= 1 and report["training_seconds"] > 0

@@ -503,3 +503,10 @@ def test_cross_entropy_gradient_and_limits():
         CrossEntropy()(p, y + 1)
     with pytest.raises(TypeError, match="y must hold integer class labels, got dtype float64"):
         CrossEntropy()(p, y.astype(float))
+
+
+def test_sigmoids_start_with_weights_of_four_times_the_size():
+    plain, sigmoid = (models.lenet5(activation=name, seed=0) for name in ("tanh", "sigmoid"))
+    for name, value in plain.state_dict().items():
+        factor = 1 if name.startswith("11.") else 4  # the last layer has no sigmoid after it
+        np.testing.assert_allclose(sigmoid.state_dict()[name], factor * value, rtol=1e-6)
