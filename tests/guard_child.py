@@ -27,6 +27,8 @@ NUMPY = guarded.PoisonedNumpy()
 
 def guard_everything() -> None:
     """Guard the arguments of all kernels; poison what the library's modules get when they ask for memory."""
+    for name in fastconv.__all__:  # modules are imported when first used
+        getattr(fastconv, name)
     take = Scratch.take
     Scratch.take = lambda self, shape, dtype: guarded.poison(take(self, shape, dtype))
     empty = workspace.empty

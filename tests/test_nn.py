@@ -413,7 +413,7 @@ def test_a_layer_of_ones_own_takes_part():
         (lambda: Conv2d(1, 4, 3, activation="gelu"), "activation must be one of None, 'relu'"),
         (lambda: Conv2d(1, 4, 3, layout="CHWN"), "layout must be one of 'NCHW', 'NHWC', got 'CHWN'"),
         (lambda: Linear(2, 2, dtype="float16"), "dtype must be one of 'float32', 'float64', got 'float16'"),
-        (lambda: Linear(2, 2, init="zeros"), "init must be one of 'he', 'xavier', got 'zeros'"),
+        (lambda: Linear(2, 2, init="zeros"), "init must be one of 'he', 'xavier', 'xavier_sigmoid', got 'zeros'"),
         (lambda: Dropout(1.0), "p must be at least 0 and below 1, got 1.0"),
         (lambda: MaxPool2d(2, stride=0), "stride must be at least 1, got 0"),
         (lambda: GELU(approximate="fast"), "approximate must be one of 'none', 'tanh', got 'fast'"),

@@ -154,16 +154,20 @@ def test_lp_pool(data, form, p, seed):
     assert out.dtype == named("lp_pool", axes, "_backward")(np.ones_like(out), cache).dtype == np.dtype(dtype)
 
 
+# (layout and dtype's index, sizes, counts). The last axis shrinks to a stride-th, for which there are kernels of even
+# windows, or to any size, for which there are those of uneven ones.
+ADAPTIVE = [
+    (0, (6,), (3,)), (3, (7,), (2,)), (2, (1,), (1,)), (1, (4, 6), (2, 2)), (2, (5, 7), (3, 2)), (3, (9, 4), (9, 1)),
+    (0, (2, 10), (7, 3)), (1, (3, 5, 4), (1, 2, 2)), (2, (1, 8, 7), (4, 3, 2)),
+]  # fmt: skip
+
+
 @SETTINGS
-@given(data=st.data(), form=st.sampled_from(WINDOWS), special=st.booleans(), seed=st.integers(0, 99))
-def test_adaptive_and_global(data, form, special, seed):
-    axes, dtype = len(form.kernel), form.dtype
-    layout = LAYOUTS[axes][form.last]
-    # The last axis shrinks to a stride-th (kernels for even windows), or to any size (for uneven ones).
-    count = data.draw(st.integers(1, 3))
-    size = data.draw(st.sampled_from([count * form.stride[-1], 3 * count + 1]))
-    sizes = (*data.draw(st.tuples(*[st.integers(1, 9)] * (axes - 1))), size)
-    counts = (*data.draw(st.tuples(*[st.integers(1, 7)] * (axes - 1))), count)
+@given(case=st.sampled_from(ADAPTIVE), special=st.booleans(), seed=st.integers(0, 99))
+def test_adaptive_and_global(case, special, seed):
+    form, sizes, counts = case
+    axes, dtype = len(sizes), DTYPES[form % 2]
+    layout = LAYOUTS[axes][form // 2]
     x, ties = normal(seed, (2, 3, *sizes)), with_ties(seed, sizes, special)
     for kind, lengths, arguments in (("adaptive", counts, (counts,)), ("global", (1,) * axes, ())):
         windows = [oracle.adaptive_windows(size, count) for size, count in zip(sizes, lengths, strict=True)]
