@@ -116,7 +116,8 @@ def _modules(layer: Any) -> list[torch.nn.Module]:
         )
         return _filled(module, layer, layer.weight.value)
     if isinstance(layer, nn.Linear):
-        return _filled(torch.nn.Linear(*layer.weight.value.shape), layer, layer.weight.value.T)
+        module = torch.nn.Linear(*layer.weight.value.shape, bias=layer.bias is not None)
+        return _filled(module, layer, layer.weight.value.T)
     if isinstance(layer, nn.BatchNorm):
         norm = _BatchNorm(layer.features, dtype=getattr(torch, layer.dtype))
         return [norm, torch.nn.ReLU()] if layer.activation == "relu" else [norm]
