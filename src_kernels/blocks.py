@@ -31,41 +31,33 @@ def copy_block(itemsize: int):
     return compile_callback(copy, integers(7))
 
 
-@cache
 def transpose_block(itemsize: int):
-    """Callback (dst, dst_stride, src, src_stride, rows, cols): dst[c, r] = src[r, c] for r < rows, c < cols."""
-    ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
-
-    def transpose(dst, dst_stride, src, src_stride, rows, cols):
-        _emit_transpose(ITEMSIZE, BITS, 0, dst, dst_stride, src, src_stride, rows, cols)
-
-    return compile_callback(transpose, integers(6))
+    """Callback (dst, dst_stride, src, src_stride, rows, cols): dst[c * dst_stride + r] = src[r * src_stride + c]."""
+    return _transpose(itemsize, 0)
 
 
-@cache
 def transpose_rows(itemsize: int):
     """Callback (dst, dst_stride, src, srow, rows, cols): dst[c * dst_stride + r] = src[srow[r] + c].
 
     `srow` is the address of an int64 table of offsets.
     """
-    ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
-
-    def transpose(dst, dst_stride, src, srow, rows, cols):
-        _emit_transpose(ITEMSIZE, BITS, 1, dst, dst_stride, src, srow, rows, cols)
-
-    return compile_callback(transpose, integers(6))
+    return _transpose(itemsize, 1)
 
 
-@cache
 def transpose_to_rows(itemsize: int):
     """Callback (dst, drow, src, src_stride, rows, cols): dst[drow[c] + r] = src[r * src_stride + c].
 
     `drow` is the address of an int64 table of offsets.
     """
-    ITEMSIZE, BITS = itemsize, MACHINE.vector_bits
+    return _transpose(itemsize, 2)
 
-    def transpose(dst, drow, src, src_stride, rows, cols):
-        _emit_transpose(ITEMSIZE, BITS, 2, dst, drow, src, src_stride, rows, cols)
+
+@cache
+def _transpose(itemsize: int, table: int):
+    ITEMSIZE, TABLE, BITS = itemsize, table, MACHINE.vector_bits
+
+    def transpose(dst, targets, src, places, rows, cols):
+        _emit_transpose(ITEMSIZE, BITS, TABLE, dst, targets, src, places, rows, cols)
 
     return compile_callback(transpose, integers(6))
 
@@ -205,14 +197,9 @@ def _emit_interleave(typingctx, ITEMSIZE, BITS, dst, a, b, pairs, single):
             mask = None if count is None else simd.first_lanes(count)
             halves = simd.load(simd.at(a, first), mask), simd.load(simd.at(b, first), mask)
             twice = builder.mul(first, I64(2))
-            for half in range(2):
-                mask = (
-                    None
-                    if count is None
-                    else simd.first_lanes(builder.sub(builder.mul(count, I64(2)), I64(half * lanes)))
-                )
+            for half, mask_of_half in enumerate(_masks_of_pairs(simd, count)):
                 numbers = simd.shuffle(*halves, merged[half * lanes : (half + 1) * lanes])
-                simd.store(numbers, simd.at(dst, builder.add(twice, I64(half * lanes))), mask)
+                simd.store(numbers, simd.at(dst, builder.add(twice, I64(half * lanes))), mask_of_half)
 
         _cover(simd, pairs, interleave)
         with builder.if_then(builder.icmp_signed("!=", single, I64(0))):
@@ -234,14 +221,10 @@ def _emit_separate(typingctx, ITEMSIZE, BITS, a, b, src, pairs):
 
         def separate(first, count):
             twice = builder.mul(first, I64(2))
-            halves = []
-            for half in range(2):
-                mask = (
-                    None
-                    if count is None
-                    else simd.first_lanes(builder.sub(builder.mul(count, I64(2)), I64(half * lanes)))
-                )
-                halves.append(simd.load(simd.at(src, builder.add(twice, I64(half * lanes))), mask))
+            halves = [
+                simd.load(simd.at(src, builder.add(twice, I64(half * lanes))), mask)
+                for half, mask in enumerate(_masks_of_pairs(simd, count))
+            ]
             for parity, target in enumerate((a, b)):
                 numbers = simd.shuffle(*halves, list(range(parity, 2 * lanes, 2)))
                 simd.store(numbers, simd.at(target, first), None if count is None else simd.first_lanes(count))
@@ -250,6 +233,14 @@ def _emit_separate(typingctx, ITEMSIZE, BITS, a, b, src, pairs):
         return context.get_dummy_value()
 
     return types.void(ITEMSIZE, BITS, a, b, src, pairs), codegen
+
+
+def _masks_of_pairs(simd: Emitter, count) -> list:
+    """For the two vectors of `count` pairs; None for whole ones, where `count` is None."""
+    if count is None:
+        return [None, None]
+    numbers = simd.builder.mul(count, I64(2))
+    return [simd.first_lanes(simd.builder.sub(numbers, I64(half * simd.lanes))) for half in range(2)]
 
 
 def _cover(simd: Emitter, n, body):
