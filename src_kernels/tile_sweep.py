@@ -32,14 +32,19 @@ ARGUMENTS = 15
 
 
 @cache
-def tile_sweep(rows: int, vectors: int, itemsize: int, *, lane_bias: bool):
-    """The compiled sweep of `rows` x `vectors` accumulators; `.address` is what `call_address` takes."""
-    ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS = rows, vectors, itemsize, MACHINE.vector_bits, int(lane_bias)
+def tile_sweep(rows: int, vectors: int, itemsize: int, *, lane_bias: bool, add: bool = False):
+    """The compiled sweep of `rows` x `vectors` accumulators; `.address` is what `call_address` takes.
+
+    With `add`, the sums are added to what C holds, so that long sums are made of blocks (smaller rounding error).
+    """
+    ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, ADD = (
+        rows, vectors, itemsize, MACHINE.vector_bits, int(lane_bias), int(add)
+    )  # fmt: skip
 
     def sweep(tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu):
         _emit_sweep(
-            ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow,
-            ccol, bias, relu,
+            ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c,
+            crow, ccol, bias, relu,
         )  # fmt: skip
 
     return compile_callback(sweep, integers(ARGUMENTS))
@@ -47,25 +52,25 @@ def tile_sweep(rows: int, vectors: int, itemsize: int, *, lane_bias: bool):
 
 @intrinsic(prefer_literal=True)
 def _emit_sweep(
-    typingctx, ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c,
-    crow, ccol, bias, relu,
+    typingctx, ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b, brow, bcol,
+    c, crow, ccol, bias, relu,
 ):  # fmt: skip
     shape = [t.literal_value for t in (ROWS, VECTORS, ITEMSIZE)]
-    lane_bias = bool(LANE_BIAS.literal_value)
+    options = [bool(t.literal_value) for t in (LANE_BIAS, ADD)]
     signature = types.void(
-        ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow,
+        ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow,
         ccol, bias, relu,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
-        _SweepEmitter(builder, *shape, pinned=True).emit(lane_bias, *args[5:])
+        _SweepEmitter(builder, *shape, pinned=True).emit(*options, *args[6:])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 class _SweepEmitter(TileEmitter):
-    def emit(self, lane_bias, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu):
+    def emit(self, lane_bias, add, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu):
         simd, builder = self.simd, self.builder
         a, b, c, bias = (simd.pointer(p) for p in (a, b, c, bias))
         arow, acol, brow, bcol, crow, ccol = (simd.pointer(p, I64) for p in (arow, acol, brow, bcol, crow, ccol))
@@ -95,6 +100,8 @@ class _SweepEmitter(TileEmitter):
             for m in rows:
                 c_row = simd.at(c, entry(crow, first_row, m))
                 for v in vectors:
-                    value = builder.load(sums[m, v])
+                    value, place = builder.load(sums[m, v]), simd.at(c_row, c_vectors[v])
+                    if add:
+                        value = builder.fadd(value, simd.load(place))
                     value = builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
-                    simd.store(value, simd.at(c_row, c_vectors[v]))
+                    simd.store(value, place)

@@ -5,7 +5,8 @@
 Tasks are (block of tiles, share of the panels of filters). Where all tiles make one block, a task may also transform
 the weights of its panels, which then never leave the cache. A task transforms its tiles of `x`, all channels, into
 `tiles` of its slot's scratch; then, panel by panel, multiplies every position's tiles (rows) by that position's
-weights (vectors over filters) with the register tile, and transforms the sums into pixels while they are in cache.
+weights (vectors over filters) with the sweeping register tile, and transforms the sums into pixels while they are in
+cache. Sums are whole vectors, and rows of whole register tiles: what lies beyond the tiles or filters is never read.
 Tiles are numbered through all images. `x` is channels-last and needs no padding: what lies outside is read from
 `zeros`. Pixels of a tile beyond the output go to scratch nobody reads.
 
@@ -129,8 +130,8 @@ def _store_transposed(transpose, out, results, first, count, f, width, g):
 
 @jit
 def _winograd(
-    slot, slots, counter, to_tiles, tile, from_tiles, to_positions, copy, transpose, x, w, band_rows, w_rows, taps,
-    bias, zeros, out, trow, acol, brow, srow, addresses, bands, scratch, g, wg,
+    slot, slots, counter, to_tiles, sweep, tile, from_tiles, to_positions, copy, transpose, x, w, band_rows, w_rows,
+    taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g, wg,
 ):  # fmt: skip
     item = x.itemsize
     positions = (g.m + TAPS - 1) ** 2
@@ -180,24 +181,34 @@ def _winograd(
                         weights, g.w_stride, g.tile_cols, wg,
                     )  # fmt: skip
             for position in range(positions):
+                a = address_of(tiles) + position * g.tiles_stride * item
                 b = weights + position * g.w_stride * item
-                for k in range(0, g.channels, g.depth_block):
+                c = address_of(sums) + position * g.sums_stride * item
+                call_address(
+                    sweep,
+                    (
+                        (count + g.tile_rows - 1) // g.tile_rows, g.tile_rows, 0, min(g.depth_block, g.channels), a,
+                        address_of(trow), address_of(acol), b, address_of(brow), address_of(vectors), c,
+                        address_of(srow), address_of(vectors), address_of(zeros), 0,
+                    ),
+                )  # fmt: skip
+                for k in range(g.depth_block, g.channels, g.depth_block):
                     for i in range(0, count, g.tile_rows):
                         call_address(
                             tile,
                             (
                                 min(g.depth_block, g.channels - k),
-                                address_of(tiles) + position * g.tiles_stride * item,
+                                a,
                                 address_of(trow) + 8 * i,
                                 address_of(acol) + 8 * k,
                                 b,
                                 address_of(brow) + 8 * k,
-                                address_of(sums) + position * g.sums_stride * item,
+                                c,
                                 address_of(srow) + 8 * i,
                                 min(g.tile_rows, count - i),
-                                width,
+                                g.tile_cols,
                                 0,
-                                ADD if k > 0 else 0,
+                                ADD,
                             ),
                         )
             offset, added = 0, address_of(zeros)
@@ -225,13 +236,14 @@ def _winograd(
 
 @jit(parallel=True)
 def _winograd_parallel(
-    slots, counter, to_tiles, tile, from_tiles, to_positions, copy, transpose, x, w, band_rows, w_rows, taps, bias,
-    zeros, out, trow, acol, brow, srow, addresses, bands, scratch, g, wg,
+    slots, counter, to_tiles, sweep, tile, from_tiles, to_positions, copy, transpose, x, w, band_rows, w_rows, taps,
+    bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g, wg,
 ):  # fmt: skip
     for slot in prange(slots):
         _winograd(
-            intp(slot), slots, counter, to_tiles, tile, from_tiles, to_positions, copy, transpose, x, w, band_rows,
-            w_rows, taps, bias, zeros, out, trow, acol, brow, srow, addresses, bands, scratch, g, wg,
+            intp(slot), slots, counter, to_tiles, sweep, tile, from_tiles, to_positions, copy, transpose, x, w,
+            band_rows, w_rows, taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g,
+            wg,
         )  # fmt: skip
 
 

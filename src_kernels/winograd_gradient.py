@@ -4,9 +4,10 @@
 
 Tasks are (split of the tiles, band of channels). A task walks its tiles in blocks: transforms their `band` channels
 of x and all filters of dout into its slot's scratch, then adds, position by position, their products with the
-register tile (rows over channels, vectors over filters, the depth runs over tiles). The sums of a task stay in the
-second-level cache until they are transformed into its own part of `out` (a dw per split), which may be
-uninitialised. Both operands are channels-last and unpadded: what lies outside is read from `zeros`.
+sweeping register tile (rows over channels, vectors over filters, the depth runs over tiles). The sums of a task stay
+in the second-level cache until they are transformed into its own part of `out` (a dw per split), which may be
+uninitialised. Both operands are channels-last and unpadded: what lies outside is read from `zeros`. Rows and columns
+of whole tiles are computed and have room in scratch; what lies beyond the channels or filters is not used.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import NamedTuple
 from numba import intp, prange
 
 from fastconv._kernels.jit import Kernel, jit
-from fastconv._kernels.register_tile import ADD
 from fastconv._kernels.simd import address_of, call_address, next_task
 from fastconv._kernels.winograd import locate
 from fastconv._kernels.winograd_transforms import TAPS
@@ -56,8 +56,8 @@ class WinogradGradient(NamedTuple):
 
 @jit
 def _winograd_gradient(
-    slot, slots, counter, x_to_tiles, dout_to_tiles, tile, from_positions, x, dout, zeros, out, arow, acol, brow, crow,
-    addresses, scratch, g,
+    slot, slots, counter, x_to_tiles, dout_to_tiles, sweep, adding_sweep, from_positions, x, dout, zeros, out, arow,
+    acol, brow, vectors, crow, addresses, scratch, g,
 ):  # fmt: skip
     item = x.itemsize
     n = g.m + TAPS - 1
@@ -97,26 +97,19 @@ def _winograd_gradient(
                 dout_to_tiles,
                 (count, address_of(dout_sources), g.filters, address_of(dout_tiles), g.dout_stride, g.dout_position),
             )
+            multiply = adding_sweep if block > begin else sweep
             for position in range(n * n):
                 for f in range(0, g.filters, g.tile_cols):
-                    for i in range(0, channels, g.tile_rows):
-                        call_address(
-                            tile,
-                            (
-                                count,
-                                address_of(x_tiles) + position * g.x_position * item,
-                                address_of(arow) + 8 * i,
-                                address_of(acol),
-                                address_of(dout_tiles) + (position * g.dout_position + f) * item,
-                                address_of(brow),
-                                address_of(sums) + (position * g.sums_position + f) * item,
-                                address_of(crow) + 8 * i,
-                                min(g.tile_rows, channels - i),
-                                min(g.tile_cols, g.filters - f),
-                                0,
-                                ADD if block > begin else 0,
-                            ),
-                        )
+                    call_address(
+                        multiply,
+                        (
+                            (channels + g.tile_rows - 1) // g.tile_rows, g.tile_rows, 0, count,
+                            address_of(x_tiles) + position * g.x_position * item, address_of(arow), address_of(acol),
+                            address_of(dout_tiles) + (position * g.dout_position + f) * item, address_of(brow),
+                            address_of(vectors), address_of(sums) + (position * g.sums_position + f) * item,
+                            address_of(crow), address_of(vectors), address_of(zeros), 0,
+                        ),
+                    )  # fmt: skip
         call_address(
             from_positions,
             (
@@ -134,13 +127,13 @@ def _winograd_gradient(
 
 @jit(parallel=True)
 def _winograd_gradient_parallel(
-    slots, counter, x_to_tiles, dout_to_tiles, tile, from_positions, x, dout, zeros, out, arow, acol, brow, crow,
-    addresses, scratch, g,
+    slots, counter, x_to_tiles, dout_to_tiles, sweep, adding_sweep, from_positions, x, dout, zeros, out, arow, acol,
+    brow, vectors, crow, addresses, scratch, g,
 ):  # fmt: skip
     for slot in prange(slots):
         _winograd_gradient(
-            intp(slot), slots, counter, x_to_tiles, dout_to_tiles, tile, from_positions, x, dout, zeros, out, arow,
-            acol, brow, crow, addresses, scratch, g,
+            intp(slot), slots, counter, x_to_tiles, dout_to_tiles, sweep, adding_sweep, from_positions, x, dout, zeros,
+            out, arow, acol, brow, vectors, crow, addresses, scratch, g,
         )  # fmt: skip
 
 

@@ -173,9 +173,29 @@ def gradient_transform(m: int, itemsize: int):
     return compile_callback(from_positions, integers(8))
 
 
-def _vectors(simd: Emitter, width):
-    """How many vectors hold `width` numbers."""
-    return simd.builder.sdiv(simd.builder.add(width, I64(simd.lanes - 1)), I64(simd.lanes))
+def _for_vectors(simd: Emitter, width, emit):
+    """emit(first, mask) for the vectors of `width` numbers: without a mask but for a last one that is not whole.
+
+    Masked stores take tens of cycles on AVX2 processors of AMD, even those that store all lanes.
+    """
+    builder, lanes = simd.builder, I64(simd.lanes)
+    whole = builder.sdiv(width, lanes)
+    with cgutils.for_range(builder, whole) as vector:
+        emit(builder.mul(vector.index, lanes), None)
+    first = builder.mul(whole, lanes)
+    with builder.if_then(builder.icmp_signed("<", first, width)):
+        emit(first, simd.first_lanes(builder.sub(width, first)))
+
+
+def _read_square(simd: Emitter, n: int, place, position_stride, mask) -> list[list]:
+    """n x n vectors, `position_stride` numbers apart."""
+    square: list[list] = []
+    for _ in range(n):
+        square.append([])
+        for _ in range(n):
+            square[-1].append(simd.load(place, mask))
+            place = simd.at(place, position_stride)
+    return square
 
 
 @intrinsic(prefer_literal=True)
@@ -191,11 +211,9 @@ def _emit_tiles(typingctx, M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, ou
         with cgutils.for_range(builder, tiles) as tile:
             table = simd.at(sources, builder.mul(tile.index, I64(size * size)))
             tile_out = simd.at(out, builder.mul(tile.index, tile_stride))
-            with cgutils.for_range(builder, _vectors(simd, channels)) as vector:
-                first = builder.mul(vector.index, I64(simd.lanes))
-                mask = simd.first_lanes(builder.sub(channels, first))
 
-                def load(p, table=table, first=first, mask=mask):
+            def transform(first, mask, table=table, tile_out=tile_out):
+                def load(p):
                     return simd.load(simd.at(simd.pointer(builder.load(simd.at(table, p))), first), mask)
 
                 square = [[load(i * size + j) for j in range(size)] for i in range(size)]
@@ -204,6 +222,8 @@ def _emit_tiles(typingctx, M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, ou
                     for value in row:
                         simd.store(value, place)
                         place = simd.at(place, position_stride)
+
+            _for_vectors(simd, channels, transform)
         return context.get_dummy_value()
 
     return types.void(M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride), codegen
@@ -225,15 +245,16 @@ def _emit_output(
         with cgutils.for_range(builder, tiles) as tile:
             table = simd.at(targets, builder.mul(tile.index, I64(m * m)))
             tile_sums = simd.at(sums, builder.mul(tile.index, tile_stride))
-            with cgutils.for_range(builder, _vectors(simd, width)) as vector:
-                first = builder.mul(vector.index, I64(simd.lanes))
-                mask = simd.first_lanes(builder.sub(width, first))
-                place, square = simd.at(tile_sums, first), []
-                for _ in range(n):
-                    square.append([])
-                    for _ in range(n):
-                        square[-1].append(simd.load(place))
-                        place = simd.at(place, position_stride)
+            # Pixels are far apart in memory: ask for the next tile's while this one is computed.
+            following = builder.add(tile.index, I64(1))
+            following = builder.select(builder.icmp_signed("<", following, tiles), following, tile.index)
+            following = simd.at(targets, builder.mul(following, I64(m * m)))
+
+            def transform(first, mask, table=table, tile_sums=tile_sums, following=following):
+                column = builder.add(offset, first)
+                for p in range(m * m):
+                    simd.prefetch(simd.at(simd.pointer(builder.load(simd.at(following, p))), column), write=True)
+                square = _read_square(simd, n, simd.at(tile_sums, first), position_stride, None)
                 added = simd.load(simd.at(bias, first), mask)
                 for i, row in enumerate(_both_sides(builder, matrix, square)):
                     for j, value in enumerate(row):
@@ -241,7 +262,9 @@ def _emit_output(
                         # What compares below the floor becomes the floor: NaN stays.
                         value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
                         to = simd.pointer(builder.load(simd.at(table, i * m + j)))
-                        simd.store(value, simd.at(to, builder.add(offset, first)), mask)
+                        simd.store(value, simd.at(to, column), mask)
+
+            _for_vectors(simd, width, transform)
         return context.get_dummy_value()
 
     return types.void(
@@ -262,7 +285,8 @@ def _emit_weights(typingctx, M, ITEMSIZE, BITS, steps, taps, step, width, out, o
         starts = [simd.pointer(builder.load(simd.at(taps, t))) for t in range(TAPS * TAPS)]
         with cgutils.for_range(builder, steps) as k:
             from_step, to_step = builder.mul(k.index, step), builder.mul(k.index, out_step)
-            with cgutils.for_range(builder, _vectors(simd, width)) as vector:
+            vectors = builder.sdiv(builder.add(width, I64(simd.lanes - 1)), I64(simd.lanes))
+            with cgutils.for_range(builder, vectors) as vector:
                 first = builder.mul(vector.index, I64(simd.lanes))
                 offset = builder.add(from_step, first)
                 loaded = [simd.load(simd.at(start, offset)) for start in starts]
@@ -290,20 +314,16 @@ def _emit_gradient(typingctx, M, ITEMSIZE, BITS, steps, width, sums, step, posit
         sums, out = simd.pointer(sums), simd.pointer(out)
         with cgutils.for_range(builder, steps) as k:
             from_step, to_step = builder.mul(k.index, step), builder.mul(k.index, out_step)
-            with cgutils.for_range(builder, _vectors(simd, width)) as vector:
-                first = builder.mul(vector.index, I64(simd.lanes))
-                mask = simd.first_lanes(builder.sub(width, first))
-                place, square = simd.at(sums, builder.add(from_step, first)), []
-                for _ in range(n):
-                    square.append([])
-                    for _ in range(n):
-                        square[-1].append(simd.load(place, mask))
-                        place = simd.at(place, position_stride)
+
+            def transform(first, mask, from_step=from_step, to_step=to_step):
+                square = _read_square(simd, n, simd.at(sums, builder.add(from_step, first)), position_stride, mask)
                 place = simd.at(out, builder.add(to_step, first))
                 for row in _both_sides(builder, matrix, square):
                     for value in row:
                         simd.store(value, place, mask)
                         place = simd.at(place, tap_stride)
+
+            _for_vectors(simd, width, transform)
         return context.get_dummy_value()
 
     return types.void(M, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step, tap_stride), codegen

@@ -11,6 +11,7 @@ from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_block
 from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.register_tile import register_tile
+from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd import Winograd, winograd
 from fastconv._kernels.winograd_transforms import TAPS, input_transform, output_transform, weight_transform
 from fastconv._kernels.winograd_weights import BAND, WinogradWeights, transform_weights
@@ -24,9 +25,9 @@ from fastconv.workspace import Scratch
 
 # Tiles of one task. Between 16 and 112 it makes no difference that can be measured, with 64 to 512 channels: the
 # register tile reads transformed tiles slowly enough to find them in L2 or L3.
-BLOCK = 64
+BLOCK, LEAST_BLOCK = 64, 24
 # Few tiles: weights beyond these bytes are transformed by the tasks that use them.
-OWN_WEIGHTS_TILES, OWN_WEIGHTS_BYTES = 256, 2 * 2**20
+OWN_WEIGHTS_TILES, OWN_WEIGHTS_BYTES = 160, 2 * 2**20
 # Cycles of transforming one vector of a tile, beside the products: input, output, weights. Writing 36 vectors a cache
 # line each to 36 places costs more than the arithmetic.
 _CYCLES = {2: (58.0, 50.0, 77.0), 4: (250.0, 112.0, 235.0)}
@@ -76,10 +77,12 @@ class WinogradPass:
         w_bytes = self.positions * channels * panels * self.tile.cols * itemsize
         # Few tiles and many weights: tasks share out the filters and transform the weights that they use.
         self.own_weights = w_bytes > OWN_WEIGHTS_BYTES and tiles <= OWN_WEIGHTS_TILES and panels >= threads
-        block = tiles if self.own_weights else min(BLOCK, ceil_div(tiles, threads))
+        # A task transforms all its tiles of x: sharing out the filters repeats that.
+        tasks = threads if self.own_weights or threads == 1 else threads * costs.TASKS_PER_THREAD
+        block = tiles if self.own_weights else min(BLOCK, max(ceil_div(tiles, tasks), LEAST_BLOCK), tiles)
         block = ceil_div(block, self.tile.rows) * self.tile.rows
         blocks = ceil_div(tiles, block)
-        share = costs.split(panels, threads * costs.TASKS_PER_THREAD // blocks if threads > 1 else 1, 1)
+        share = costs.split(panels, tasks // blocks, 1)
         depth_block = min(channels, costs.DEPTH_BLOCK)
         w_stride = channels * self.tile.cols + line
         self.geometry = Winograd(
@@ -97,6 +100,7 @@ class WinogradPass:
         self.band_rows, self.w_rows = np.arange(BAND) * g.tile_cols, np.arange(BAND) * self.weights.channel_step
         self.trow, self.srow = np.arange(block) * tile_stride, np.arange(block) * g.tile_cols
         self.acol, self.brow = np.arange(channels), np.arange(channels) * g.tile_cols
+        self.vectors = np.arange(self.tile.vectors) * lanes
         self.zeros = np.zeros(max(channels, filters) + g.tile_cols, p.dtype)
         spare = filters + g.tile_cols if p.channels_last else m * block * m * g.tile_cols
         self.slot_numbers = self.positions * (g.tiles_stride + g.sums_stride) + g.w_scratch + spare
@@ -175,10 +179,11 @@ class WinogradPass:
                     x = self.source.prepare(operand[images], slots, chunk)
                     runtime.run_on(
                         winograd, slots, np.zeros(1, np.int64), input_transform(self.m, itemsize).address,
+                        tile_sweep(self.tile.rows, self.tile.vectors, itemsize, lane_bias=True).address,
                         register_tile(self.tile.rows, self.tile.vectors, itemsize).address,
                         output_transform(self.m, itemsize).address, *self._weight_callbacks, x, w.reshape(-1),
                         self.band_rows, self.w_rows, self.taps, bias, self.zeros, out[images].reshape(-1), self.trow,
-                        self.acol, self.brow, self.srow, addresses, bands, own,
+                        self.acol, self.brow, self.vectors, self.srow, addresses, bands, own,
                         g._replace(images=len(operand[images])), self.weights,
                     )  # fmt: skip
 

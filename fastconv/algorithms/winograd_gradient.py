@@ -8,7 +8,7 @@ from fastconv import runtime
 from fastconv._kernels.blocks import transpose_block
 from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.prepare import transpose_matrices
-from fastconv._kernels.register_tile import register_tile
+from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd_gradient import WinogradGradient, winograd_gradient
 from fastconv._kernels.winograd_transforms import TAPS, dout_transform, gradient_transform, input_transform
 from fastconv.algorithms import costs
@@ -39,7 +39,7 @@ class WinogradGradientPass:
         rows, cols = ceil_div(ceil_div(p.OH, down), m), ceil_div(ceil_div(p.OW, across), m)
         self.tiles = down * across * rows * cols  # of one image
         self.tile = best_tile(p.C, p.F, itemsize)
-        dout_stride = ceil_div(p.F, lanes) * lanes
+        dout_stride = ceil_div(p.F, self.tile.cols) * self.tile.cols
         tiles = self.images * self.tiles
         block = min(BLOCK, max(ceil_div(tiles, 2 * threads), LEAST_BLOCK), tiles)
         fitting = SUMS_BYTES[m] // (self.positions * dout_stride * itemsize) // self.tile.rows * self.tile.rows
@@ -62,7 +62,8 @@ class WinogradGradientPass:
         g = self.geometry
         self.arow, self.acol = np.arange(band), np.arange(block) * g.x_stride
         self.brow, self.crow = np.arange(block) * g.dout_stride, np.arange(band) * g.dout_stride
-        self.zeros = np.zeros(max(p.C, p.F), p.dtype)
+        self.vectors = np.arange(self.tile.vectors) * lanes
+        self.zeros = np.zeros(max(p.C, p.F, self.tile.cols), p.dtype)
         self.slot_numbers = self.positions * (g.x_position + g.dout_position + g.sums_position)
         self.straight = p.channels_last and splits == 1 and self.images == p.N
         self.workspace = (
@@ -108,13 +109,16 @@ class WinogradGradientPass:
     def _run_images(self, x: np.ndarray, dout: np.ndarray, out: np.ndarray) -> None:
         p, g, itemsize = self.problem, self.geometry, self.problem.dtype.itemsize
         slots = min(runtime.slots_for(p.multiply_adds * len(x) // p.N), self.threads)
+        sweep, adding_sweep = (
+            tile_sweep(self.tile.rows, self.tile.vectors, itemsize, lane_bias=True, add=add) for add in (False, True)
+        )
         with Scratch() as scratch:
+            addresses = scratch.take((slots, g.block * (self.positions + g.m * g.m)), np.dtype(np.int64))
             runtime.run_on(
                 winograd_gradient, slots, np.zeros(1, np.int64), input_transform(self.m, itemsize).address,
                 dout_transform(self.m, itemsize).address,
-                register_tile(self.tile.rows, self.tile.vectors, itemsize).address,
-                gradient_transform(self.m, itemsize).address, self.x.prepare(x, slots, scratch),
-                self.dout.prepare(dout, slots, scratch), self.zeros, out.reshape(-1), self.arow, self.acol, self.brow,
-                self.crow, scratch.take((slots, g.block * (self.positions + g.m * g.m)), np.dtype(np.int64)),
+                sweep.address, adding_sweep.address, gradient_transform(self.m, itemsize).address,
+                self.x.prepare(x, slots, scratch), self.dout.prepare(dout, slots, scratch), self.zeros,
+                out.reshape(-1), self.arow, self.acol, self.brow, self.vectors, self.crow, addresses,
                 scratch.take((slots, self.slot_numbers), p.dtype), g._replace(images=len(x)),
             )  # fmt: skip
