@@ -70,39 +70,51 @@ class TileEmitter:
         last = builder.sub(rows, I64(1))
         row = [self.minimum(I64(m), last) for m in range(self.rows)]
         a_rows = [simd.at(a, builder.load(simd.at(arow, r))) for r in row]
-        width = I64(self.vectors * simd.lanes)
-        with builder.if_else(builder.icmp_signed("==", cols, width)) as (full, partial):
-            for branch, masks in ((full, [None] * self.vectors), (partial, None)):
-                with branch:
-                    if masks is None:
-                        masks = [simd.first_lanes(builder.sub(cols, I64(v * simd.lanes))) for v in range(self.vectors)]
+        vectors = builder.sdiv(builder.add(cols, I64(simd.lanes - 1)), I64(simd.lanes))
+        last_lanes = builder.sub(cols, builder.mul(builder.sub(vectors, I64(1)), I64(simd.lanes)))
+        whole = builder.icmp_signed("==", cols, I64(self.vectors * simd.lanes))
+        places = row, a_rows, acol, b, brow, c, crow, rows, bias, flags
+        with builder.if_else(whole) as (full, partial):
+            with full:
+                self._emit_columns(self.vectors, None, depth, *places)
+            with partial:
+                for used in range(1, self.vectors + 1):  # those that hold columns; the last one is masked
+                    with builder.if_then(builder.icmp_signed("==", vectors, I64(used))):
+                        self._emit_columns(used, last_lanes, depth, *places)
 
-                    def place_b(offset, v):
-                        return simd.at(simd.at(b, offset), v * simd.lanes)
+    def _emit_columns(self, vectors, last_lanes, depth, row, a_rows, acol, b, brow, c, crow, rows, bias, flags):
+        """The tile of `vectors` vectors: all whole, or the last one of `last_lanes`."""
+        simd, builder = self.simd, self.builder
+        masks = [None] * vectors
+        if last_lanes is not None:
+            masks[-1] = simd.first_lanes(last_lanes)
 
-                    def place_c(offset, v):
-                        return simd.at(simd.at(c, offset), v * simd.lanes)
+        def place_b(offset, v):
+            return simd.at(simd.at(b, offset), v * simd.lanes)
 
-                    for r in (
-                        row
-                    ):  # results are far apart: ask for them before the loop (1.1 times as fast for strided gradients)
-                        place = simd.at(c, builder.load(simd.at(crow, r)))
-                        for v in range(0, self.vectors, max(64 // (simd.lanes * simd.itemsize), 1)):
-                            simd.prefetch(simd.at(place, v * simd.lanes), write=True)
-                    sums = self.multiply(depth, a_rows, acol, place_b, brow, masks)
-                    self.add_row_bias(sums, row, bias, flags)
-                    self._add_lane_bias(sums, bias, flags, masks)
-                    self.store(sums, place_c, crow, rows, flags, masks)
+        # Results are far apart: ask for them before the loop (1.1 times as fast for strided gradients).
+        for r in row:
+            place = simd.at(c, builder.load(simd.at(crow, r)))
+            for v in range(0, vectors, max(64 // (simd.lanes * simd.itemsize), 1)):
+                simd.prefetch(simd.at(place, v * simd.lanes), write=True)
+        sums = self.multiply(depth, a_rows, acol, place_b, brow, masks)
+        self._add_bias(sums, row, bias, flags, masks)
+        for m in range(self.rows):
+            with builder.if_then(builder.icmp_signed("<", I64(m), rows)):
+                c_row = simd.at(c, builder.load(simd.at(crow, m)))
+                self._store_row([sums[m, v] for v in range(vectors)], c_row, flags, masks, last_lanes)
 
     def multiply(self, depth, a_rows, acol, place_b, brow, masks, start=None):
-        """The loop over k; returns the accumulators. LLVM turns the allocated cells into registers.
+        """The loop over k; returns the accumulators (m, v). LLVM turns the allocated cells into registers.
 
-        `place_b(brow[k], v)` is where vector v of row k lies; `start` what each cell begins with, zero by default.
+        `place_b(brow[k], v)` is where vector v of row k lies, of as many vectors as there are masks; `start` what each
+        cell begins with, zero by default.
         """
         simd, builder = self.simd, self.builder
-        cells = {cell: cgutils.alloca_once_value(builder, simd.zero()) for cell in self.cells}
-        for i, cell in enumerate(self.cells):
-            builder.store(simd.zero() if start is None else start[i], cells[cell])
+        vectors, rows = range(len(masks)), range(self.rows)
+        cells = {(m, v): cgutils.alloca_once_value(builder, simd.zero()) for m in rows for v in vectors}
+        for i, cell in enumerate(cells.values()):
+            builder.store(simd.zero() if start is None else start[i], cell)
         with cgutils.for_range(builder, depth) as loop:
             b_row = builder.load(simd.at(brow, loop.index))
             column = builder.load(simd.at(acol, loop.index))
@@ -115,8 +127,8 @@ class TileEmitter:
 
             # The operand of fewer registers is loaded first and kept, the other passes by.
             few_rows = self.few_rows
-            kept = [scalar(m) for m in range(self.rows)] if few_rows else [vector(v) for v in range(self.vectors)]
-            for i in range(self.vectors if few_rows else self.rows):
+            kept = [scalar(m) for m in rows] if few_rows else [vector(v) for v in vectors]
+            for i in vectors if few_rows else rows:
                 simd.keep_order()
                 passing = vector(i) if few_rows else scalar(i)
                 for j, other in enumerate(kept):
@@ -128,35 +140,32 @@ class TileEmitter:
     def _asked(self, flags, flag):
         return self.builder.icmp_signed("!=", self.builder.and_(flags, I64(flag)), I64(0))
 
-    def add_row_bias(self, cells, row, bias, flags):
+    def _add_bias(self, sums, row, bias, flags, masks):
         simd, builder = self.simd, self.builder
         with builder.if_then(self._asked(flags, ROW_BIAS)):
-            for m, v in self.cells:
+            for (m, _), cell in sums.items():
                 value = simd.broadcast(builder.load(simd.at(bias, row[m])))
-                builder.store(builder.fadd(builder.load(cells[m, v]), value), cells[m, v])
-
-    def _add_lane_bias(self, cells, bias, flags, masks):
-        simd, builder = self.simd, self.builder
+                builder.store(builder.fadd(builder.load(cell), value), cell)
         with builder.if_then(self._asked(flags, LANE_BIAS)):
             values = [simd.load(simd.at(bias, v * simd.lanes), mask) for v, mask in enumerate(masks)]
-            for m, v in self.cells:
-                builder.store(builder.fadd(builder.load(cells[m, v]), values[v]), cells[m, v])
+            for (_, v), cell in sums.items():
+                builder.store(builder.fadd(builder.load(cell), values[v]), cell)
 
-    def store(self, cells, place_c, crow, rows, flags, masks):
-        """The valid rows, added to C if asked, ReLU if asked; `place_c(crow[m], v)` is where vector v of row m goes."""
+    def _store_row(self, cells, c_row, flags, masks, last_lanes):
+        """A row of the tile: added to C if asked, ReLU if asked."""
         simd, builder = self.simd, self.builder
-        for m in range(self.rows):
-            with builder.if_then(builder.icmp_signed("<", I64(m), rows)):
-                c_row = builder.load(simd.at(crow, I64(m)))
-                places = [(cells[m, v], place_c(c_row, v), masks[v]) for v in range(self.vectors)]
-                with builder.if_then(self._asked(flags, ADD)):
-                    for cell, place, mask in places:
-                        builder.store(builder.fadd(builder.load(cell), simd.load(place, mask)), cell)
-                with builder.if_then(self._asked(flags, RELU)):
-                    for cell, _, _ in places:
-                        builder.store(simd.relu(builder.load(cell)), cell)
-                for cell, place, mask in places:
-                    simd.store(builder.load(cell), place, mask)
+        places = [simd.at(c_row, v * simd.lanes) for v in range(len(cells))]
+        with builder.if_then(self._asked(flags, ADD)):
+            for cell, place, mask in zip(cells, places, masks, strict=True):
+                builder.store(builder.fadd(builder.load(cell), simd.load(place, mask)), cell)
+        with builder.if_then(self._asked(flags, RELU)):
+            for cell in cells:
+                builder.store(simd.relu(builder.load(cell)), cell)
+        for cell, place, mask in zip(cells, places, masks, strict=True):
+            if mask is None:
+                simd.store(builder.load(cell), place)
+            else:
+                simd.store_first(builder.load(cell), place, last_lanes)
 
     def minimum(self, x, y):
         return self.builder.select(self.builder.icmp_signed("<", x, y), x, y)
