@@ -18,6 +18,7 @@ from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
 BLOCK, LEAST_BLOCK = 64, 32  # tiles transformed at a time: the depth of one call of the register tile
+SPLIT = 128  # tiles of one split at least, where there are threads enough without: each makes a dw of its own
 SUMS_BYTES = {2: 1024 * 1024, 4: 2 * 1024 * 1024}  # sums of one task: larger ones transform dout less often
 _SLOWDOWN = 1.3  # of the products, whose operands come from L2
 # Cycles of transforming one vector of a tile of x, of dout, and one of the results.
@@ -41,12 +42,17 @@ class WinogradGradientPass:
         self.tile = best_tile(p.C, p.F, itemsize)
         dout_stride = ceil_div(p.F, self.tile.cols) * self.tile.cols
         tiles = self.images * self.tiles
-        block = min(BLOCK, max(ceil_div(tiles, 2 * threads), LEAST_BLOCK), tiles)
         fitting = SUMS_BYTES[m] // (self.positions * dout_stride * itemsize) // self.tile.rows * self.tile.rows
         bands = ceil_div(p.C, max(fitting, self.tile.rows))  # of about equal size, whole rows of register tiles
         band = ceil_div(ceil_div(p.C, bands), self.tile.rows) * self.tile.rows
-        tasks = ceil_div(threads * costs.TASKS_PER_THREAD, ceil_div(p.C, band)) if threads > 1 else 1
-        splits = min(tasks, ceil_div(tiles, block))
+        bands = ceil_div(p.C, band)
+        splits = 1
+        if threads > 1:
+            least = ceil_div(threads, bands)  # gives each thread a task; more splits must be worth their sums
+            splits = min(ceil_div(threads * costs.TASKS_PER_THREAD, bands), max(tiles // SPLIT, least))
+            splits = min(splits, ceil_div(tiles, LEAST_BLOCK))
+        part = ceil_div(tiles, splits)
+        block = ceil_div(part, ceil_div(part, BLOCK))  # splits of equal size, of blocks of equal size
         x_stride = ceil_div(band, lanes) * lanes
         line = 64 // itemsize  # see `winograd`
         self.dw_size = p.C * TAPS * TAPS * p.F
