@@ -20,9 +20,9 @@ from fastconv.workspace import Scratch
 BLOCK, LEAST_BLOCK = 64, 32  # tiles transformed at a time: the depth of one call of the register tile
 SPLIT = 128  # tiles of one split at least, where there are threads enough without: each makes a dw of its own
 SUMS_BYTES = {2: 1024 * 1024, 4: 2 * 1024 * 1024}  # sums of one task: larger ones transform dout less often
-_SLOWDOWN = 1.3  # of the products, whose operands come from L2
+_SLOWDOWN = 1.15  # of the products, whose operands come from L2
 # Cycles of transforming one vector of a tile of x, of dout, and one of the results.
-_CYCLES = {2: (58.0, 45.0, 60.0), 4: (250.0, 180.0, 150.0)}
+_CYCLES = {2: (48.0, 38.0, 60.0), 4: (250.0, 180.0, 150.0)}
 
 
 class WinogradGradientPass:
