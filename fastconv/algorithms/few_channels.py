@@ -1,13 +1,15 @@
 """Few channels on either side: arrangements in which neither a vector nor a tile's rows run along them.
 
 Forward has vectors along output rows (channels-first) or over filters, stored straight into `out`. The gradient of x
-multiplies by columns, rows being all C * KH * KW of them. The gradient of w takes dot products along output pixels.
+is such a pass over dout with the flipped kernel, or multiplies by columns, rows being all C * KH * KW of them. The
+gradient of w takes dot products along output pixels.
 """
 
 from __future__ import annotations
 
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.gradient_columns import GradientColumnsPass
+from fastconv.algorithms.mirrored_sweeps import MirroredSweepsPass
 from fastconv.algorithms.over_filters import OverFiltersPass
 from fastconv.algorithms.sweeps import SweepsPass
 from fastconv.algorithms.weight_dots import WeightDotsPass
@@ -24,8 +26,12 @@ def _forward(problem: ConvProblem, threads: int, relu: bool) -> SweepsPass | Ove
     return SweepsPass(problem, threads, relu=relu)
 
 
-def _gradient_x(problem: ConvProblem, threads: int) -> GradientColumnsPass:
-    return GradientColumnsPass(problem, threads)
+def _gradient_x(problem: ConvProblem, threads: int) -> GradientColumnsPass | MirroredSweepsPass:
+    columns = GradientColumnsPass(problem, threads)
+    if MirroredSweepsPass.declines(problem):
+        return columns
+    sweeps = MirroredSweepsPass(problem, threads)
+    return sweeps if sweeps.cycles < columns.cycles else columns
 
 
 def _gradient_w(problem: ConvProblem, threads: int) -> WeightDotsPass:

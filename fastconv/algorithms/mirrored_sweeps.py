@@ -1,0 +1,44 @@
+"""Gradient of x of few channels, stride 1: a convolution of dout by the flipped kernel, swept over the pixels of x."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fastconv.algorithms.sweeps import SweepsPass
+from fastconv.problem import ConvProblem
+
+_CYCLES_PER_WEIGHT = 3.0  # flipped and transposed by NumPy
+
+
+def mirrored(p: ConvProblem) -> ConvProblem:
+    """The convolution of dout that gives dx; its pads are negative where x is padded by more than the kernel."""
+    reach = [(kernel - 1) * dilation for kernel, dilation in zip((p.KH, p.KW), p.dilation, strict=True)]
+    top_bottom, left_right = (tuple(r - pad for pad in pads) for r, pads in zip(reach, p.pads, strict=True))
+    return replace(p, C=p.F, H=p.OH, W=p.OW, F=p.C, pads=(top_bottom, left_right))
+
+
+class MirroredSweepsPass:
+    """`run(dout, w, bias, dx)`; see `base`."""
+
+    @staticmethod
+    def declines(p: ConvProblem) -> bool:
+        if p.groups > 1 or p.stride != (1, 1):
+            return True
+        mirror = mirrored(p)
+        return min(min(pads) for pads in mirror.pads) < 0 or SweepsPass.declines(mirror)
+
+    def __init__(self, problem: ConvProblem, threads: int):
+        self.problem = problem
+        self.sweeps = SweepsPass(mirrored(problem), threads)
+        weights = problem.C * problem.F * problem.taps
+        self.workspace = self.sweeps.workspace + weights * problem.dtype.itemsize
+        self.cycles = self.sweeps.cycles + weights * _CYCLES_PER_WEIGHT
+
+    def run(self, dout: np.ndarray, w: np.ndarray, bias: np.ndarray, dx: np.ndarray) -> None:
+        if self.problem.channels_last:
+            flipped = w[::-1, ::-1].transpose(0, 1, 3, 2)
+        else:
+            flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        self.sweeps.run(dout, np.ascontiguousarray(flipped), bias, dx)
