@@ -121,6 +121,20 @@ def test_kept_scratch_is_bounded(empty_pool, monkeypatch):
         assert workspace.held_bytes() == sum(buffer.nbytes for buffer in workspace._free)
 
 
+def test_more_is_kept_meanwhile(empty_pool, monkeypatch):
+    monkeypatch.setattr(workspace, "KEEP_BYTES", 200_000)
+    shape, dtype = (100_000,), np.dtype(np.float32)
+    with workspace.keeping(900_000):
+        with pytest.raises(KeyError), workspace.keeping(1_000_000):
+            places = {workspace.empty(shape, dtype).ctypes.data}
+            assert workspace.held_bytes() == 400_000
+            raise KeyError
+        assert workspace.held_bytes() == 400_000
+        places.add(workspace.empty(shape, dtype).ctypes.data)
+        assert len(places) == 1
+    assert workspace.held_bytes() == 0
+
+
 def test_scratch_is_given_back_after_an_error(empty_pool):
     with pytest.raises(ZeroDivisionError), Scratch() as scratch:
         scratch.take((1000,), np.dtype(np.uint8))

@@ -23,7 +23,7 @@ from contest import LAYOUTS, Entry, Row, Selection, WrongResultError, play
 from layers import matching
 from machine import Facts, machine, print_machine
 from measure import QUICK, Effort, warned_of_others
-from ours import PASSES
+from ours import PASSES, PREPARED
 from report import DIRECTIONS, Printer, columns_of, groups_of, print_markdown, print_summary, summarise
 
 from fastconv import conv2d_algorithms, runtime
@@ -109,8 +109,9 @@ def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--dtype", nargs="+", choices=("float32", "float64"), default=["float32"])
     parser.add_argument("--layout", nargs="+", choices=LAYOUTS, default=["NCHW"], help="of fastconv; default: NCHW")
     parser.add_argument(
-        "--algorithm", nargs="+", choices=(*CLASSES, *conv2d_algorithms()), default=["auto"], help="default: auto"
-    )
+        "--algorithm", nargs="+", choices=(*CLASSES, PREPARED, *conv2d_algorithms()), default=["auto"],
+        help=f"default: auto; {PREPARED} is auto with the weights packed before forward is timed",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="two short blocks each: for a first look")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help=f"blocks each (default: {Effort.rounds})")
     parser.add_argument("--json", metavar="FILE", help="where figures go (default: peers.json)")

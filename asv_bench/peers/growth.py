@@ -1,6 +1,8 @@
 """Time per operation as one size doubles from small to gigabytes of data (x, w and out), for the three passes.
 
-Growth is the time per operation divided by the least that a smaller size of the same series had: 1 is linear time.
+The unit is the time that an operation takes at the multiply-add peak, measured before and after each point: clocks of
+shared machines change by a factor of two within seconds. Growth is a point's time divided by the least that a smaller
+size of the same series had: 1 is linear time.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import ours
 from machine import Facts, machine, print_machine
 from measure import warned_of_others
 
-from fastconv import explain_conv2d
-from fastconv.bench import seconds_per_call
+from fastconv import explain_conv2d, runtime
+from fastconv._kernels.isa import MACHINE
+from fastconv.bench import seconds_per_call, tile_gflops
 from fastconv.catalogue import Case
 
 SMALLEST = Case("growing", 2, 32, 16, 16, 32, 3, 3, 1, 1)
@@ -34,7 +37,7 @@ class Point:
     size: int
     direction: str
     data_bytes: int
-    picoseconds: float  # per operation
+    relative: float  # time of an operation, in those at the peak
     growth: float
 
 
@@ -60,6 +63,12 @@ def arrays(case: Case, dtype: str) -> ours.Arrays:
     return ours.Arrays(*(np.resize(numbers, shape) for shape in shapes))
 
 
+def peak(dtype: str) -> float:
+    """GFLOP/s of the register tile right now."""
+    rows, vectors, _ = MACHINE.tiles[0]
+    return tile_gflops(rows, vectors, dtype, runtime.get_num_threads())
+
+
 def series(dimension: str, dtype: str, layout: str, limit: float) -> list[Point]:
     """Measure, printing points as they come."""
     points: list[Point] = []
@@ -69,11 +78,13 @@ def series(dimension: str, dtype: str, layout: str, limit: float) -> list[Point]
         flops, cells = ours.flops(case), ""
         blocks = 1 if data_bytes >= ONE_CALL_BYTES else 3
         for direction, contender in contenders.items():
-            picoseconds = 1e12 * seconds_per_call(contender.call, blocks=blocks, block_seconds=0.02) / flops
-            growth = picoseconds / least.get(direction, picoseconds)
-            least[direction] = min(least.get(direction, picoseconds), picoseconds)
-            points.append(Point(dimension, size, direction, data_bytes, picoseconds, growth))
-            cells += f"{picoseconds:10.2f} ({growth:5.2f})"
+            before = peak(dtype)
+            seconds = seconds_per_call(contender.call, blocks=blocks, block_seconds=0.02)
+            relative = seconds / flops * 1e9 * (before + peak(dtype)) / 2
+            growth = relative / least.get(direction, relative)
+            least[direction] = min(least.get(direction, relative), relative)
+            points.append(Point(dimension, size, direction, data_bytes, relative, growth))
+            cells += f"{relative:10.2f} ({growth:5.2f})"
         print(f"{dimension} = {size:<10}{data_bytes / 2**20:12.2f} MiB {cells}", flush=True)
     return points
 
@@ -90,10 +101,10 @@ def draw(points: Sequence[Point], facts: Facts, title: str, path: str) -> None:
     for axes, dimension in zip(panels, dimensions, strict=True):
         for direction in ours.PASSES:
             line = [point for point in points if (point.dimension, point.direction) == (dimension, direction)]
-            axes.plot([p.data_bytes / 2**20 for p in line], [p.picoseconds for p in line], marker=".", label=direction)
+            axes.plot([p.data_bytes / 2**20 for p in line], [p.relative for p in line], marker=".", label=direction)
         axes.set(xscale="log", yscale="log", xlabel="data, MiB", title=f"{dimension} grows")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("picoseconds per operation")
+    panels[0].set_ylabel("time per operation\n(1: at the multiply-add peak)")
     panels[-1].legend()
     figure.suptitle(f"{title}, {facts['vector unit']}, {facts['threads']} threads", fontsize=10)
     figure.savefig(path)
@@ -112,14 +123,14 @@ def main() -> int:
     facts = machine([options.dtype])
     print_machine(facts)
     base = f"2x32x16x16, 32 filters 3x3, {options.layout}, {options.dtype}"
-    print(f"{base}; picoseconds per operation (growth) of {', '.join(ours.PASSES)}")
+    print(f"{base}; time per operation in those at the peak (growth) of {', '.join(ours.PASSES)}")
     points: list[Point] = []
     with warned_of_others():
         for dimension in options.dimension:
             points += series(dimension, options.dtype, options.layout, options.limit * 2**30)
+            draw(points, facts, base, options.plot)  # so far: the whole takes minutes
     worst = max(points, key=lambda point: point.growth)
     print(f"largest growth {worst.growth:.2f}, {worst.direction} at {worst.dimension} = {worst.size}")
-    draw(points, facts, base, options.plot)
     return 0
 
 

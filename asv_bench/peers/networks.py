@@ -1,15 +1,20 @@
-"""Whole training steps - forward, loss, backward, update - of the same networks in fastconv and PyTorch."""
+"""Whole training steps - forward, loss, backward, update - of the same networks in fastconv and PyTorch.
+
+PyTorch takes images of either memory format, as NCHW tensors; so do those of fastconv's networks that have a `layout`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from contest import Contender, Contest, Entry, Selection
 from convolutions import MEMORY_FORMATS
+from ours import PREPARED
 
 from fastconv import nn, softmax_cross_entropy
 from fastconv.nn import models
@@ -35,34 +40,53 @@ def entries() -> list[Entry]:
 
 
 def contests(name: str, selection: Selection) -> Iterator[Contest]:
-    """One step each; fastconv's models are channels first."""
-    if "NCHW" not in selection.layouts or {*selection.passes} != {"forward", "dx", "dw"}:
-        return
+    """One step each, of the layouts that the network has."""
     build, batch = NETWORKS[name]
+    layouts = [layout for layout in selection.layouts if layout == "NCHW" or "layout" in signature(build).parameters]
+    if not layouts or {*selection.passes} != {"forward", "dx", "dw"}:
+        return
+    start = build(dtype=selection.dtype, seed=0)
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, *_input_shape(build)), selection.dtype)
+    x = rng.standard_normal((batch, *(start.input_shape or ())), selection.dtype)
     y = rng.integers(0, 10, batch)
     ours = {}
     for algorithm in selection.algorithms:
-        ours[f"NCHW {algorithm}"] = _compared(_fastconv_step(_model(build, selection.dtype, algorithm), x, y))
-    start = _model(build, selection.dtype, selection.algorithms[0])
+        for layout in layouts if algorithm != PREPARED else ():
+            model = _model(build, selection.dtype, algorithm, layout)
+            images = x if layout == "NCHW" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+            ours[f"{layout} {algorithm}"] = _compared(_fastconv_step(model, images, y))
     peers = {f"torch {layout}": _compared(_torch_step(twin(start), x, y, layout)) for layout in MEMORY_FORMATS}
     yield Contest(GROUP, name, "step", selection.dtype, 0.0, ours, peers)
 
 
-def _input_shape(build: Callable[..., nn.Sequential]) -> tuple[int, ...]:
-    shape = build(seed=0).input_shape
-    assert shape is not None
-    return shape
-
-
-def _model(build: Callable[..., nn.Sequential], dtype: str, algorithm: str) -> nn.Sequential:
+def _model(build: Callable[..., nn.Sequential], dtype: str, algorithm: str, layout: str) -> nn.Sequential:
     """The network with the same weights every time."""
-    model = build(dtype=dtype, seed=0)
+    start = model = build(dtype=dtype, seed=0)
+    if layout == "NHWC":
+        model = build(dtype=dtype, seed=0, layout=layout)
+        _copy_weights(start, model)
     for layer in model.layers:
         if isinstance(layer, nn.Conv2d):
             layer.algorithm = algorithm
     return model
+
+
+def _copy_weights(start: nn.Sequential, model: nn.Sequential) -> None:
+    """Those of a channels-first network into its channels-last one."""
+    image = np.zeros((1, *(start.input_shape or ())), start.dtype)
+    flattened: tuple[int, ...] = ()  # (C, H, W), before the linear layer that takes all of it
+    for source, target in zip(start.layers, model.layers, strict=True):
+        if isinstance(source, nn.Flatten):
+            flattened = image.shape[1:]
+        image = source.forward(image)
+        for old, new in zip(source.parameters(), target.parameters(), strict=True):
+            value = old.value
+            if value.ndim == 4:
+                value = value.transpose(2, 3, 1, 0)
+            elif value.ndim == 2 and flattened:
+                value = value.reshape(*flattened, -1).transpose(1, 2, 0, 3).reshape(value.shape)
+                flattened = ()
+            new.value[...] = value
 
 
 def _compared(step: Callable[[], float]) -> Contender:

@@ -8,10 +8,11 @@ from functools import partial
 import numpy as np
 from contest import Contender, channels_first, filters_first
 
-from fastconv import conv2d, conv2d_backward, conv2d_forward, explain_conv2d
+from fastconv import conv2d, conv2d_backward, conv2d_forward, explain_conv2d, prepare_conv2d
 from fastconv.catalogue import Case
 
 PASSES = ("forward", "dx", "dw")
+PREPARED = "prepared"  # "auto" with the weights packed beforehand, as ONNX Runtime's sessions have them
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def flops(case: Case) -> int:
 
 
 def passes(case: Case, numbers: Arrays, layout: str, algorithm: str) -> dict[str, Contender]:
-    """pass -> contender; results are new arrays, as a caller gets them.
+    """pass -> contender; results are new arrays, as a caller gets them. The algorithm may be `PREPARED`.
 
     Raises
     ------
@@ -48,11 +49,12 @@ def passes(case: Case, numbers: Arrays, layout: str, algorithm: str) -> dict[str
     if layout == "NHWC":
         x, dout = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, dout))
         w = np.ascontiguousarray(w.transpose(2, 3, 1, 0))
-    options = {"layout": layout, "algorithm": algorithm, **case.options}
+    options = {"layout": layout, "algorithm": "auto" if algorithm == PREPARED else algorithm, **case.options}
     _, cache = conv2d_forward(x, w, b, **options)
     images, filters = partial(channels_first, layout=layout), partial(filters_first, layout=layout)
+    prepared = prepare_conv2d(w, b, x_shape=x.shape, **options) if algorithm == PREPARED else None
     return {
-        "forward": Contender(lambda: conv2d(x, w, b, **options), images),
+        "forward": Contender((lambda: prepared(x)) if prepared else (lambda: conv2d(x, w, b, **options)), images),
         "dx": Contender(lambda: conv2d_backward(dout, cache, wrt=("x",))[0], images),
         "dw": Contender(lambda: conv2d_backward(dout, cache, wrt=("w",))[1], filters),
     }

@@ -14,9 +14,10 @@ _CYCLES_PER_WEIGHT = 3.0  # flipped and transposed by NumPy
 
 def mirrored(p: ConvProblem) -> ConvProblem:
     """The convolution of dout that gives dx; its pads are negative where x is padded by more than the kernel."""
-    reach = [(kernel - 1) * dilation for kernel, dilation in zip((p.KH, p.KW), p.dilation, strict=True)]
-    top_bottom, left_right = (tuple(r - pad for pad in pads) for r, pads in zip(reach, p.pads, strict=True))
-    return replace(p, C=p.F, H=p.OH, W=p.OW, F=p.C, pads=(top_bottom, left_right))
+    down, across = (p.KH - 1) * p.dilation[0], (p.KW - 1) * p.dilation[1]
+    (top, bottom), (left, right) = p.pads
+    pads = (down - top, down - bottom), (across - left, across - right)
+    return replace(p, C=p.F, H=p.OH, W=p.OW, F=p.C, pads=pads)
 
 
 class MirroredSweepsPass:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import arguments, runtime
+from fastconv import arguments, runtime, workspace
 from fastconv.nn import checkpoint, clipping, metrics, progress
 from fastconv.nn.augment import Augmentation, alternating_flip
 from fastconv.nn.callbacks import Callback
@@ -137,26 +137,9 @@ class Trainer:
             folder.mkdir(parents=True, exist_ok=True)
         base_rate = self.optimizer.lr
         try:
-            while len(run.history) < epochs and not run.stopped:
-                self._train_epoch(run, x, y, batch_size, base_rate)
-                with contextlib.ExitStack() as evaluation:
-                    for callback in run.callbacks:
-                        evaluation.enter_context(callback.evaluation(run))
-                    if validation is not None:
-                        loss, accuracy = self.evaluate(*validation)
-                        run.history.val_loss.append(loss)
-                        run.history.val_accuracy.append(accuracy)
-                    meta = {**(notes or {}), **_figures(run.history)}
-                    if folder is not None and run.history.best_epoch() == len(run.history) - 1:
-                        checkpoint.save(folder / "best.npz", self.model, **meta)
-                for callback in run.callbacks:
-                    callback.on_epoch_end(run)
-                if folder is not None:
-                    checkpoint.save_run(folder / "last.npz", run, meta)
-                if self.progress:
-                    print(_epoch_line(run), flush=True)
-                if on_epoch_end is not None:
-                    on_epoch_end(run.history)
+            with workspace.keeping(workspace.KEEP_BYTES_TRAINING):
+                while len(run.history) < epochs and not run.stopped:
+                    self._run_epoch(run, x, y, batch_size, base_rate, validation, folder, notes, on_epoch_end)
         finally:
             self.optimizer.lr = base_rate
         for callback in run.callbacks:
@@ -168,6 +151,32 @@ class Trainer:
     ) -> tuple[float, float]:
         """(mean loss, accuracy) on inputs x (N, ...) and targets y: `nn.evaluate` with the trainer's."""
         return metrics.evaluate(self.model, x, y, loss=self.loss, batch_size=batch_size, mirror=mirror, shift=shift)
+
+    def _run_epoch(
+        self, run: Run, x: np.ndarray, y: np.ndarray, batch_size: int, base_rate: float,
+        validation: tuple[np.ndarray, np.ndarray] | None, folder: Path | None, notes: Mapping[str, Any] | None,
+        on_epoch_end: Callable[[History], Any] | None,
+    ) -> None:  # fmt: skip
+        """Train, evaluate, tell the callbacks, save and print."""
+        self._train_epoch(run, x, y, batch_size, base_rate)
+        with contextlib.ExitStack() as evaluation:
+            for callback in run.callbacks:
+                evaluation.enter_context(callback.evaluation(run))
+            if validation is not None:
+                loss, accuracy = self.evaluate(*validation)
+                run.history.val_loss.append(loss)
+                run.history.val_accuracy.append(accuracy)
+            meta = {**(notes or {}), **_figures(run.history)}
+            if folder is not None and run.history.best_epoch() == len(run.history) - 1:
+                checkpoint.save(folder / "best.npz", self.model, **meta)
+        for callback in run.callbacks:
+            callback.on_epoch_end(run)
+        if folder is not None:
+            checkpoint.save_run(folder / "last.npz", run, meta)
+        if self.progress:
+            print(_epoch_line(run), flush=True)
+        if on_epoch_end is not None:
+            on_epoch_end(run.history)
 
     def _train_epoch(self, run: Run, x: np.ndarray, y: np.ndarray, batch_size: int, base_rate: float) -> None:
         epoch, history = len(run.history), run.history
