@@ -11,15 +11,17 @@ those near a border, where taps outside the image are left out. A part's sum is 
 part's pixels are numbered through all images, so tiles are filled on small planes too; a tile belongs to one part.
 
 Weights come as panels of `tile_cols` filters (see `weight_panels`), which the L2 cache holds while all pixels of a task
-pass by. Where one task sees all pixels, it may pack them itself (`own_panels`), and they never leave the cache. With
-`runs`, each task first copies its windows into a patch matrix (im2col) and reads that.
+pass by: the tiles of a part in one sweep (see `tile_sweep`), or one by one where a panel has fewer filters. Where one
+task sees all pixels, it may pack them itself (`own_panels`), and they never leave the cache. With `runs`, each task
+first copies its windows into a patch matrix (im2col) and reads that.
 
 A channels-last `out` is stored from registers; for a channels-first one, a task's results of one panel are collected
 in `results` and transposed from there, while they are in cache.
 
 Tasks are (group, chunk of tiles, share of the panels); each writes its own pixels and filters. `out` may be
 uninitialised. Scratch per slot, for the pixels of a chunk: `tables`, `patches` (pixels * patch, or 0), `results`
-(pixels * tile_cols, or 0); and `panel_room` (w_panel, or 0). `result_rows` holds the offsets of a tile's rows there.
+(pixels * tile_cols, or 0); and `panel_room` (w_panel, or 0). `result_rows` holds the offsets of a chunk's rows there,
+`vectors` those of a tile's vectors.
 """
 
 from __future__ import annotations
@@ -82,8 +84,9 @@ TABLES = 5  # of a slot: see `_locate`
 def _locate(tables, parts, first, tiles, group, g):
     """Fill a slot's tables of the tiles first .. first + tiles - 1: the part of each tile, and for each of its pixels
 
-    the offsets of its window in x, of its results in `out` (-1: no pixel), of its patch, and the number of pixels from
-    it on whose results are evenly spaced. Returns the most segments of a part.
+    the offsets of its window in x, of its results in `out`, of its patch, and the number of pixels from it on whose
+    results are evenly spaced. Tiles are filled up with their last pixel, whose results are stored there again, or with
+    -1 if they are transposed. Returns the most segments of a part.
     """
     part_of, arow, crow, prow, lengths = tables[0], tables[1], tables[2], tables[3], tables[4]
     out_group = group * g.filters * g.out_filter
@@ -105,7 +108,7 @@ def _locate(tables, parts, first, tiles, group, g):
             prow[i] = i * g.patch
             if pixel >= parts[part, PIXELS]:
                 arow[i] = arow[i - 1]
-                crow[i] = -1
+                crow[i] = crow[i - 1] if g.out_filter == 1 else -1
                 continue
             arow[i] = image * g.x_image + row * g.x_row + col * g.x_col + x_start
             crow[i] = image * g.out_image + row * g.out_row + col * g.out_col + out_start
@@ -150,8 +153,8 @@ def _store_transposed(transpose, out, tables, results, tiles, f, width, g):
 
 @jit
 def _over_filters(
-    slot, slots, counter, tile, copy, transpose, pack, x, acol, runs, parts, segments, w, drow, srow, brow, bias, out,
-    result_rows, tables, patches, results, panel_room, g, packing,
+    slot, slots, counter, sweep, adding_sweep, tile, copy, transpose, pack, x, acol, runs, parts, segments, w, drow,
+    srow, brow, vectors, bias, zeros, out, result_rows, tables, patches, results, panel_room, g, packing,
 ):  # fmt: skip
     item = x.itemsize
     chunks = (g.tiles + g.chunk - 1) // g.chunk
@@ -188,54 +191,62 @@ def _over_filters(
                 b = address_of(panel_room[slot])
                 for batch in range(packing.batches):
                     pack_rows(pack, w, drow, srow, group, panel, batch, b, g.tile_cols, packing)
+            bias_of_panel = address_of(bias) + (group * g.filters + f) * item
             for s in range(most):
-                for t in range(tiles):
-                    part = part_of[t]
-                    segment, end = parts[part, SEGMENT] + s, parts[part, SEGMENTS_END]
-                    if segment >= end:
+                end = 0
+                while end < tiles:  # the tiles of one part
+                    begin, part = end, part_of[end]
+                    end = min(parts[part + 1, FIRST] - first, tiles) if part + 1 < len(parts) else tiles
+                    segment = parts[part, SEGMENT] + s
+                    if segment >= parts[part, SEGMENTS_END]:
                         continue
-                    k = segments[segment, 0]
-                    flags = 0
+                    k, steps = segments[segment, 0], segments[segment, 1]
+                    relu = g.relu if segment + 1 == parts[part, SEGMENTS_END] else 0
+                    i = begin * g.tile_rows
+                    c, c_rows = address_of(out) + f * item, crow + 8 * i
+                    if g.out_filter != 1:
+                        c, c_rows = address_of(results[slot]) + i * g.tile_cols * item, address_of(result_rows)
+                    if width == g.tile_cols:
+                        start = bias_of_panel if s == 0 and bias.size > 0 else address_of(zeros)
+                        call_address(
+                            adding_sweep if s > 0 else sweep,
+                            (
+                                end - begin, g.tile_rows, 0, steps, a, a_rows + 8 * i, address_of(acol) + 8 * k, b,
+                                address_of(brow) + 8 * k, address_of(vectors), c, c_rows, address_of(vectors), start,
+                                relu,
+                            ),
+                        )  # fmt: skip
+                        continue
+                    flags = RELU if relu else 0
                     if s > 0:
                         flags |= ADD
                     elif bias.size > 0:
                         flags |= LANE_BIAS
-                    if g.relu and segment + 1 == end:
-                        flags |= RELU
-                    i = t * g.tile_rows
-                    c, c_rows = address_of(out) + f * item, crow + 8 * i
-                    if g.out_filter != 1:
-                        c, c_rows = address_of(results[slot]) + i * g.tile_cols * item, address_of(result_rows)
-                    call_address(
-                        tile,
-                        (
-                            segments[segment, 1],
-                            a,
-                            a_rows + 8 * i,
-                            address_of(acol) + 8 * k,
-                            b,
-                            address_of(brow) + 8 * k,
-                            c,
-                            c_rows,
-                            min(g.tile_rows, parts[part, PIXELS] - (first + t - parts[part, FIRST]) * g.tile_rows),
-                            width,
-                            address_of(bias) + (group * g.filters + f) * item,
-                            flags,
-                        ),
-                    )
+                    left = parts[part, PIXELS] - (first + begin - parts[part, FIRST]) * g.tile_rows
+                    for t in range(end - begin):
+                        rows = 8 * t * g.tile_rows
+                        call_address(
+                            tile,
+                            (
+                                steps, a, a_rows + 8 * i + rows, address_of(acol) + 8 * k, b, address_of(brow) + 8 * k,
+                                c, c_rows + rows, min(g.tile_rows, left - t * g.tile_rows), width, bias_of_panel,
+                                flags,
+                            ),
+                        )  # fmt: skip
             if g.out_filter != 1:
                 _store_transposed(transpose, out, mine, results[slot], tiles, f, width, g)
 
 
 @jit(parallel=True)
 def _over_filters_parallel(
-    slots, counter, tile, copy, transpose, pack, x, acol, runs, parts, segments, w, drow, srow, brow, bias, out,
-    result_rows, tables, patches, results, panel_room, g, packing,
+    slots, counter, sweep, adding_sweep, tile, copy, transpose, pack, x, acol, runs, parts, segments, w, drow, srow,
+    brow, vectors, bias, zeros, out, result_rows, tables, patches, results, panel_room, g, packing,
 ):  # fmt: skip
     for slot in prange(slots):
         _over_filters(
-            intp(slot), slots, counter, tile, copy, transpose, pack, x, acol, runs, parts, segments, w, drow, srow,
-            brow, bias, out, result_rows, tables, patches, results, panel_room, g, packing,
+            intp(slot), slots, counter, sweep, adding_sweep, tile, copy, transpose, pack, x, acol, runs, parts,
+            segments, w, drow, srow, brow, vectors, bias, zeros, out, result_rows, tables, patches, results,
+            panel_room, g, packing,
         )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ tile is left half empty on small planes. A tile whose pixels lie side by side in
 any other goes through `scratch` (share * chunk per slot), and from there a piece per output row.
 
 Tasks are (group, chunk of pixels, share of the filters); each writes its own pixels and filters. `out` may be
-uninitialised. `pieces` holds, per slot, three tables of the pieces of runs that a chunk's panels are made of.
+uninitialised. `pieces` holds, per slot, three tables of the pieces of runs that a chunk's panels are made of, `places`
+two tables of its tiles' vectors (see `_aim`). All tiles of a chunk pass by some filters in one sweep (`tile_sweep`).
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class PixelPanels(NamedTuple):
     out_col: int
     tile_rows: int
     tile_cols: int
+    vectors: int  # of a tile
     tiles: int  # panels of pixels of one task, each with room for one step more than depth_block
     share: int  # filters of one task, a multiple of tile_rows
     depth_block: int
@@ -144,9 +146,65 @@ def _place(p, g):
 
 
 @jit
+def _aim(tables, begin, end, joined, g):
+    """The offsets of the vectors of a chunk's tiles in its panels and in `out`; those that go through scratch follow.
+
+    Returns the numbers of tiles that are stored straight into `out`.
+    """
+    panels, targets = tables[0], tables[1]
+    lanes = g.tile_cols // g.vectors
+    entry = 0
+    straight = 0
+    for scratch in range(2):
+        for t in range(begin, end, g.tile_cols):
+            if _is_straight(t, end, joined, g) == (scratch == 1):
+                continue
+            place = t - begin if scratch else _place(t, g)
+            for v in range(g.vectors):
+                panels[entry] = (t - begin) * (g.depth_block + 1) + v * lanes
+                targets[entry] = place + v * lanes
+                entry += 1
+        if scratch == 0:
+            straight = entry // g.vectors
+    return straight
+
+
+@jit
+def _is_straight(t, end, joined, g):
+    """Whether the tile of the pixels from t on is whole and goes to one place in `out`."""
+    return g.out_col == 1 and t + g.tile_cols <= end and t % joined + g.tile_cols <= joined
+
+
+@jit
+def _few_filters(
+    tile, k, steps, weights, arow, acol, panel, prow, target, crow, mine, trow, bias, group, first, filter_begin,
+    filter_end, begin, end, joined, relu, item, g,
+):  # fmt: skip
+    """A block of steps for the last filters, fewer than a tile has rows, tile by tile."""
+    flags = RELU if relu else 0
+    if k > 0:
+        flags |= ADD
+    elif bias.size > 0:
+        flags |= ROW_BIAS
+    for t in range(begin, end, g.tile_cols):
+        c, c_rows = mine + (t - begin) * item, address_of(trow) + 8 * (first - filter_begin)
+        if _is_straight(t, end, joined, g):
+            c, c_rows = target + _place(t, g) * item, address_of(crow) + 8 * first
+        call_address(
+            tile,
+            (
+                steps, weights, address_of(arow) + 8 * first, address_of(acol) + 8 * k,
+                panel + (t - begin) * (g.depth_block + 1) * item, address_of(prow), c, c_rows,
+                filter_end - first, min(g.tile_cols, end - t), address_of(bias) + (group * g.filters + first) * item,
+                flags,
+            ),
+        )  # fmt: skip
+
+
+@jit
 def _pixel_panels(
-    slot, slots, counter, tile, fill, copy, w, arow, acol, x, brow, prow, bias, out, crow, trow, pieces, panels,
-    scratch, g,
+    slot, slots, counter, sweep, adding_sweep, tile, fill, copy, w, arow, acol, x, brow, prow, bias, zeros, out, crow,
+    trow, pieces, places, panels, scratch, g,
 ):  # fmt: skip
     item = x.itemsize
     depth = acol.size
@@ -172,15 +230,13 @@ def _pixel_panels(
         planes = address_of(x) + group * g.x_group * item
         target = address_of(out) + (g.out_start + group * g.out_group) * item
         count = _cut_into_pieces(mine_pieces, begin, end, g)
+        tiles = (end - begin + g.tile_cols - 1) // g.tile_cols
+        straight = _aim(places[slot], begin, end, joined, g)
+        in_panels, in_out = address_of(places[slot, 0]), address_of(places[slot, 1])
+        through_scratch = 8 * straight * g.vectors
         for k in range(0, max(depth, 1), g.depth_block):  # a phase without taps still writes zeros
             steps = min(g.depth_block, depth - k)
-            flags = 0
-            if k > 0:
-                flags |= ADD
-            elif bias.size > 0:
-                flags |= ROW_BIAS
-            if g.relu and k + steps == depth:
-                flags |= RELU
+            relu = g.relu if k + steps == depth else 0
             call_address(
                 fill,
                 (
@@ -188,34 +244,38 @@ def _pixel_panels(
                     address_of(lengths), count,
                 ),
             )  # fmt: skip
+            multiply = adding_sweep if k > 0 else sweep
             for f in range(filter_begin, filter_end, g.tile_rows):
-                for t in range(begin, end, g.tile_cols):
-                    width = min(g.tile_cols, end - t)
-                    if g.out_col == 1 and t % joined + width <= joined:
-                        c, c_rows = target + _place(t, g) * item, address_of(crow) + 8 * f
-                    else:
-                        c, c_rows = mine + (t - begin) * item, address_of(trow) + 8 * (f - filter_begin)
-                    call_address(
-                        tile,
-                        (
-                            steps,
-                            weights,
-                            address_of(arow) + 8 * f,
-                            address_of(acol) + 8 * k,
-                            panel + (t - begin) * (g.depth_block + 1) * item,
-                            address_of(prow),
-                            c,
-                            c_rows,
-                            min(g.tile_rows, filter_end - f),
-                            width,
-                            address_of(bias) + (group * g.filters + f) * item,
-                            flags,
-                        ),
-                    )
+                # The last rows may be computed twice, but not added twice.
+                first = max(min(f, filter_end - g.tile_rows), filter_begin)
+                if filter_end - first < g.tile_rows or (k > 0 and first < f):
+                    _few_filters(
+                        tile, k, steps, weights, arow, acol, panel, prow, target, crow, mine, trow, bias, group, f,
+                        filter_begin, filter_end, begin, end, joined, relu, item, g,
+                    )  # fmt: skip
+                    continue
+                start = address_of(zeros)
+                if k == 0 and bias.size > 0:
+                    start = address_of(bias) + (group * g.filters + first) * item
+                call_address(
+                    multiply,
+                    (
+                        straight, 0, g.vectors, steps, weights, address_of(arow) + 8 * first, address_of(acol) + 8 * k,
+                        panel, address_of(prow), in_panels, target, address_of(crow) + 8 * first, in_out, start, relu,
+                    ),
+                )  # fmt: skip
+                call_address(
+                    multiply,
+                    (
+                        tiles - straight, 0, g.vectors, steps, weights, address_of(arow) + 8 * first,
+                        address_of(acol) + 8 * k, panel, address_of(prow), in_panels + through_scratch, mine,
+                        address_of(trow) + 8 * (first - filter_begin), in_out + through_scratch, start, relu,
+                    ),
+                )  # fmt: skip
         for t in range(begin, end, g.tile_cols):
-            stop = min(t + g.tile_cols, end)
-            if g.out_col == 1 and t % joined + stop - t <= joined:
+            if _is_straight(t, end, joined, g):
                 continue
+            stop = min(t + g.tile_cols, end)
             p = t
             while p < stop:
                 length = min(joined - p % joined, stop - p)
@@ -236,12 +296,13 @@ def _pixel_panels(
 
 @jit(parallel=True)
 def _pixel_panels_parallel(
-    slots, counter, tile, fill, copy, w, arow, acol, x, brow, prow, bias, out, crow, trow, pieces, panels, scratch, g
-):
+    slots, counter, sweep, adding_sweep, tile, fill, copy, w, arow, acol, x, brow, prow, bias, zeros, out, crow, trow,
+    pieces, places, panels, scratch, g,
+):  # fmt: skip
     for slot in prange(slots):
         _pixel_panels(
-            intp(slot), slots, counter, tile, fill, copy, w, arow, acol, x, brow, prow, bias, out, crow, trow, pieces,
-            panels, scratch, g,
+            intp(slot), slots, counter, sweep, adding_sweep, tile, fill, copy, w, arow, acol, x, brow, prow, bias,
+            zeros, out, crow, trow, pieces, places, panels, scratch, g,
         )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ tile of one long run (`register_tile`) would go through scratch wherever rows of
 
 Contract: all pointers are addresses as integers, tables are int64, in elements. Nothing is masked: rows and vectors
 all exist. Callers repeat rows, and let the last vector of a row overlap the one before: the same numbers are computed
-and stored twice (masked stores take tens of cycles on AVX2 processors of AMD: 3x3 over 28x28 took 3 times as long).
+and stored twice, which within one tile is right for sums that are added to C, too (masked stores take tens of cycles
+on AVX2 processors of AMD: 3x3 over 28x28 took 3 times as long).
 `bias` holds one number per row, or per lane of all vectors with `lane_bias`; zeros where there is none.
 """
 
@@ -93,15 +94,23 @@ class _SweepEmitter(TileEmitter):
             else:
                 numbers = [simd.broadcast(builder.load(simd.at(bias, m))) for m in rows]
                 start = [numbers[m] for m, _ in self.cells]
+            for m in rows:  # results are far apart: ask for them before the loop
+                c_row = simd.at(c, entry(crow, first_row, m))
+                for v in vectors:
+                    simd.prefetch(simd.at(c_row, c_vectors[v]), write=True)
             sums = self.multiply(
                 depth, a_rows, acol, lambda offset, v: simd.at(b_vectors[v], offset), brow, [None] * self.vectors,
                 start,
             )  # fmt: skip
+            if add:  # before any result is stored: repeated rows have one place
+                for m in rows:
+                    c_row = simd.at(c, entry(crow, first_row, m))
+                    for v in vectors:
+                        held = simd.load(simd.at(c_row, c_vectors[v]))
+                        builder.store(builder.fadd(builder.load(sums[m, v]), held), sums[m, v])
             for m in rows:
                 c_row = simd.at(c, entry(crow, first_row, m))
                 for v in vectors:
-                    value, place = builder.load(sums[m, v]), simd.at(c_row, c_vectors[v])
-                    if add:
-                        value = builder.fadd(value, simd.load(place))
+                    value = builder.load(sums[m, v])
                     value = builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
-                    simd.store(value, place)
+                    simd.store(value, simd.at(c_row, c_vectors[v]))

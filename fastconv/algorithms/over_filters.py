@@ -8,9 +8,10 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_block
-from fastconv._kernels.isa import CALL_CYCLES, best_tile
+from fastconv._kernels.isa import CALL_CYCLES, MACHINE, best_tile
 from fastconv._kernels.over_filters import TABLES, OverFilters, Part, over_filters
 from fastconv._kernels.register_tile import register_tile
+from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.depthwise_axes import axis_outputs
@@ -70,7 +71,9 @@ class OverFiltersPass:
         self._make_tables()
         self.geometry = self._sized(int(relu))
         self.copy, self.transpose = copy_block(itemsize), transpose_block(itemsize)
-        self.result_rows = np.arange(self.tile.rows) * self.tile.cols
+        self.result_rows = np.arange(self.geometry.chunk * self.tile.rows) * self.tile.cols
+        self.vectors = np.arange(self.tile.vectors) * MACHINE.lanes(itemsize)
+        self.zeros = np.zeros(self.tile.cols, p.dtype)
         panel_bytes = 0 if self.in_place or self.geometry.own_panels else self.weights.nbytes
         self.workspace = self.images * image_bytes + panel_bytes + threads * self._slot_bytes()
         moved = 2 * image_bytes * p.N * costs.CYCLES_PER_BYTE_MOVED
@@ -125,6 +128,7 @@ class OverFiltersPass:
         cut = [grid.segments(self.channels, costs.DEPTH_BLOCK, self.pixels) for grid in self.grids]
         self.segments = np.array([segment for of_grid in cut for segment in of_grid], np.int64)
         self.segment_ends = np.cumsum([len(of_grid) for of_grid in cut])
+        self.several_segments = max(map(len, cut)) > 1
 
     def _parts(self, images: int) -> tuple[np.ndarray, int]:
         """The table of the grids, for some images at a time, and the number of their tiles."""
@@ -247,13 +251,16 @@ class OverFiltersPass:
             parts, tiles = self._parts(images)
             g = g._replace(tiles=tiles)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
-        tile = register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize)
+        shape = self.tile.rows, self.tile.vectors, p.dtype.itemsize
+        sweep = tile_sweep(*shape, lane_bias=True).address
+        adding_sweep = tile_sweep(*shape, lane_bias=True, add=True).address if self.several_segments else 0
+        tile = register_tile(*shape).address if self.filters % self.tile.cols else 0
         with Scratch() as scratch:
             x = self.source.prepare(operand, slots, scratch)
             own = (scratch.take((slots, numbers), p.dtype) for numbers in self._slot_numbers)
             runtime.run_on(
-                over_filters, slots, np.zeros(1, np.int64), tile.address, self.copy.address, self.transpose.address,
-                self.weights.block, x, self.acol, self.runs, parts, self.segments, panels, *self.weights.row_offsets,
-                self.steps, bias, out, self.result_rows, np.empty((slots, TABLES, g.chunk * g.tile_rows), np.int64),
-                *own, g, self.weights.packing,
+                over_filters, slots, np.zeros(1, np.int64), sweep, adding_sweep, tile, self.copy.address,
+                self.transpose.address, self.weights.block, x, self.acol, self.runs, parts, self.segments, panels,
+                *self.weights.row_offsets, self.steps, self.vectors, bias, self.zeros, out, self.result_rows,
+                np.empty((slots, TABLES, g.chunk * g.tile_rows), np.int64), *own, g, self.weights.packing,
             )  # fmt: skip

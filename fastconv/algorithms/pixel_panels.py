@@ -11,6 +11,7 @@ from fastconv._kernels.blocks import copy_block
 from fastconv._kernels.isa import best_tile
 from fastconv._kernels.pixel_panels import PixelPanels, fill_panels, pixel_panels
 from fastconv._kernels.register_tile import register_tile
+from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.pixel_grids import PixelGrid, forward_grids, gradient_grids
@@ -46,6 +47,17 @@ class Launch:
         return g.out_col == 1 and (g.out_row, g.rows * g.cols % g.tile_cols) == (g.cols, 0)
 
     @property
+    def several_blocks(self) -> bool:
+        """Whether sums are made of several blocks of steps."""
+        return self.acol.size > self.geometry.depth_block
+
+    @property
+    def few_filters(self) -> bool:
+        """Whether some task ends in fewer filters than a tile has rows, and cannot compute some twice."""
+        g = self.geometry
+        return g.filters % g.tile_rows > 0 and (self.several_blocks or g.filters % g.share < g.tile_rows)
+
+    @property
     def slot_numbers(self) -> tuple[int, int]:
         """Numbers of panels and of results per slot."""
         return self.chunk * (self.geometry.depth_block + 1), 0 if self.straight else self.chunk * self.geometry.share
@@ -68,6 +80,7 @@ class PixelPanelsPass:
         self.weights = WeightPanels.of(problem, gradient, self.tile.rows) if gradient else None
         self.launches = [self._sized(grid, int(relu)) for grid in grids if grid.rows * grid.cols]
         self.prow = np.arange(self._depth_block) * self.tile.cols
+        self.zeros = np.zeros(self.tile.rows, problem.dtype)
         self.copy, self.fill = copy_block(itemsize), fill_panels(self.tile.vectors, itemsize)
         numbers = max((sum(launch.slot_numbers) for launch in self.launches), default=0)
         tables = 3 * 8 * max((launch.chunk for launch in self.launches), default=0)
@@ -107,7 +120,8 @@ class PixelPanelsPass:
             x_image=source.image, x_group=source.channels // p.groups * source.plane,
             w_group=w_group, out_start=grid.out_start, out_image=grid.out_image,
             out_group=grid.filters * grid.out_filter, out_row=grid.out_row, out_col=grid.out_col,
-            tile_rows=tile.rows, tile_cols=tile.cols, tiles=tiles, share=share, depth_block=block, relu=relu,
+            tile_rows=tile.rows, tile_cols=tile.cols, vectors=tile.vectors, tiles=tiles, share=share,
+            depth_block=block, relu=relu,
         )  # fmt: skip
         return Launch(grid, arow, acol, grid.crow, np.arange(share) * tiles * tile.cols, geometry)
 
@@ -144,16 +158,21 @@ class PixelPanelsPass:
     def _run_images(self, operand: np.ndarray, weights: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         p, tile, images = self.problem, self.tile, len(operand)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
-        compiled = register_tile(tile.rows, tile.vectors, p.dtype.itemsize)
+        shape = tile.rows, tile.vectors, p.dtype.itemsize
+        sweep = tile_sweep(*shape, lane_bias=False).address
         with Scratch() as scratch:
             x = self.source.prepare(operand, slots, scratch)
             for launch in self.launches:
                 panel, results = launch.slot_numbers
+                adding_sweep = tile_sweep(*shape, lane_bias=False, add=True).address if launch.several_blocks else 0
+                few_filters = register_tile(*shape).address if launch.few_filters else 0
                 with Scratch() as own:
                     runtime.run_on(
-                        pixel_panels, slots, np.zeros(1, np.int64), compiled.address, self.fill.address,
-                        self.copy.address, weights, launch.arow, launch.acol, x, launch.grid.brow, self.prow, bias, out,
-                        launch.crow, launch.trow, np.empty((slots, 3, launch.chunk), np.int64),
+                        pixel_panels, slots, np.zeros(1, np.int64), sweep, adding_sweep, few_filters,
+                        self.fill.address, self.copy.address, weights, launch.arow, launch.acol, x, launch.grid.brow,
+                        self.prow, bias, self.zeros, out, launch.crow, launch.trow,
+                        np.empty((slots, 3, launch.chunk), np.int64),
+                        np.empty((slots, 2, launch.geometry.tiles * tile.vectors), np.int64),
                         own.take((slots, panel), p.dtype), own.take((slots, results), p.dtype),
                         launch.geometry._replace(images=images),
                     )  # fmt: skip
