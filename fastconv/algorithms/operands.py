@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import separate_pairs, transpose_block
-from fastconv._kernels.prepare import pad_pixels, pad_planes, pixels_to_planes, planes_to_pixels
+from fastconv._kernels.prepare import pad_pixels, pad_planes, pixels_to_planes, planes_to_pixels, transpose_matrices
 from fastconv.workspace import Scratch
 
 _ONE_PHASE = np.zeros(1, np.int64)
@@ -98,7 +98,14 @@ class Operand:
             runtime.run_on(pad_pixels, slots, rows, padded.reshape(shape), self.top, self.left * self.channels)
         else:
             transpose = transpose_block(given.dtype.itemsize).address
-            if self.channels_last:
+            if (self.rows, self.cols, self.stride) == (self.height, self.width, (1, 1)):  # runs of pixels pass row ends
+                pixels = self.height * self.width
+                source, target = (self.channels, pixels), (pixels, self.channels)
+                if not self.channels_last:
+                    source, target = target, source
+                matrices = given.reshape(images, *source)
+                runtime.run_on(transpose_matrices, slots, transpose, matrices, padded.reshape(images, *target))
+            elif self.channels_last:
                 source = given.reshape(images, self.channels, self.height, self.width)
                 shape = (images, self.rows, self.cols, self.channels)
                 runtime.run_on(planes_to_pixels, slots, transpose, source, padded.reshape(shape), *place)
