@@ -33,6 +33,7 @@ from fastconv import (
     runtime,
 )
 from fastconv.algorithms import ALGORITHMS, costs
+from fastconv.algorithms.mirrored_sweeps import MirroredSweepsPass
 from fastconv.algorithms.over_filters import OverFiltersPass
 from fastconv.plan import CLASSES
 
@@ -263,6 +264,25 @@ def test_pixels_that_leave_out_taps_outside_the_image(layout, dtype, monkeypatch
             assert_close(result, images(expected, layout), length[gradient])
             work.run(*given, again, work.prepare(w))
             np.testing.assert_array_equal(again, result, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradient_of_x_as_a_sweep_over_dout(layout, dtype):
+    """By the flipped kernel, wherever that is possible."""
+    met = 0
+    for name, case in BY_NAME.items():
+        known = answers(name)
+        x, w = images(known.x, layout).astype(dtype), filters(known.w, layout).astype(dtype)
+        problem = explain_conv2d(x.shape, w.shape, layout=layout, dtype=dtype, **case.options).problem
+        if problem.empty or MirroredSweepsPass.declines(problem):
+            continue
+        dx = np.full(x.shape, np.nan, dtype)
+        work = MirroredSweepsPass(problem, 2)
+        work.run(images(known.dout, layout).astype(dtype), w, np.empty(0, dtype), dx)
+        assert_close(dx, images(known.backward(False, None)[0], layout), lengths(case)[1])
+        met += 1
+    assert met >= 3
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -148,7 +148,7 @@ def test_tile_sweep(shape, dtype):
     itemsize = np.dtype(dtype).itemsize
     lanes, (rows, vectors), tiles = MACHINE.lanes(itemsize), shape, 3
     rng = np.random.default_rng(1)
-    for along_b, depth, relu in product((True, False), (0, 1, 7), (0, 1)):
+    for along_b, depth, relu, add in product((True, False), (0, 1, 7), (0, 1), (False, True)):
         count, places = (rows, tiles * vectors) if along_b else (tiles * rows, vectors)
         bcol, ccol = (2 * lanes * rng.permutation(places) for _ in range(2))
         a, bias = (
@@ -162,15 +162,32 @@ def test_tile_sweep(shape, dtype):
             start = np.resize(bias, (count, 1)) if along_b else bias[v * lanes : (v + 1) * lanes]
             b[:, source : source + lanes] = rng.standard_normal((depth, lanes))
             total = a[:, :depth].astype(np.float64) @ b[:, source : source + lanes] + start
+            if add:
+                c[:, target : target + lanes] = rng.standard_normal((count, lanes))
+                total += c[:, target : target + lanes]
             expected[:, target : target + lanes] = np.maximum(total, 0) if relu else total
         arow, acol = np.arange(count) * (depth + 1), np.arange(depth)
         brow, crow = np.arange(depth) * b.shape[1], np.arange(count) * c.shape[1]
         down, right = (0, vectors) if along_b else (rows, 0)
-        tile_sweep(rows, vectors, itemsize, lane_bias=not along_b).ctypes(
+        tile_sweep(rows, vectors, itemsize, lane_bias=not along_b, add=add).ctypes(
             tiles, down, right, depth, address(a), address(arow), address(acol), address(b), address(brow),
             address(bcol), address(c), address(crow), address(ccol), address(bias), relu,
         )  # fmt: skip
         np.testing.assert_allclose(c, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+def test_rows_of_a_sweep_repeat():
+    """A row that comes twice within a tile is added to C once."""
+    itemsize, lanes, (rows, vectors) = 4, MACHINE.lanes(4), SHAPES[0]
+    a, b = np.arange(1, rows + 1, dtype=np.float32), np.ones(vectors * lanes, np.float32)
+    c, bias = np.full((rows, vectors * lanes), 100, np.float32), np.zeros(vectors * lanes, np.float32)
+    arow = np.minimum(np.arange(rows), rows - 3)
+    crow, ccol, zero = arow * c.shape[1], np.arange(vectors) * lanes, np.zeros(1, np.int64)
+    tile_sweep(rows, vectors, itemsize, lane_bias=True, add=True).ctypes(
+        1, rows, 0, 1, address(a), address(arow), address(zero), address(b), address(zero), address(ccol), address(c),
+        address(crow), address(ccol), address(bias), 0,
+    )  # fmt: skip
+    assert (c[: rows - 2] == 100 + a[: rows - 2, None]).all() and (c[rows - 2 :] == 100).all()
 
 
 def test_tile_sweep_keeps_nan():
