@@ -100,11 +100,11 @@ class Operand:
             transpose = transpose_block(given.dtype.itemsize).address
             if (self.rows, self.cols, self.stride) == (self.height, self.width, (1, 1)):  # runs of pixels pass row ends
                 pixels = self.height * self.width
-                source, target = (self.channels, pixels), (pixels, self.channels)
+                matrix, transposed = (self.channels, pixels), (pixels, self.channels)
                 if not self.channels_last:
-                    source, target = target, source
-                matrices = given.reshape(images, *source)
-                runtime.run_on(transpose_matrices, slots, transpose, matrices, padded.reshape(images, *target))
+                    matrix, transposed = transposed, matrix
+                matrices = given.reshape(images, *matrix)
+                runtime.run_on(transpose_matrices, slots, transpose, matrices, padded.reshape(images, *transposed))
             elif self.channels_last:
                 source = given.reshape(images, self.channels, self.height, self.width)
                 shape = (images, self.rows, self.cols, self.channels)
