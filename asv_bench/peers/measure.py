@@ -32,12 +32,17 @@ QUICK = Effort(2, 0.005)
 
 
 def interleaved(calls: Mapping[str, Call], effort: Effort = Effort()) -> dict[str, float]:
-    """Seconds per call of each contender: the median over rounds of the mean within a block."""
+    """Seconds per call of each contender: the median over rounds of the mean within a block.
+
+    Contenders change places, since what ran before counts: a 5x5 layer took 2.0 ms first in turn and 1.3 ms later.
+    """
     for call in calls.values():
         call()  # compiles, allocates
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(effort.rounds):
-        for name, call in calls.items():
+    order = list(calls.items())
+    for number in range(effort.rounds):
+        first = number * len(order) // effort.rounds
+        for name, call in order[first:] + order[:first]:
             times[name].append(_block(call, effort.block_seconds))
     return {name: statistics.median(values) for name, values in times.items()}
 
