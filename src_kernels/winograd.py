@@ -21,7 +21,6 @@ from typing import NamedTuple
 from numba import intp, prange
 
 from fastconv._kernels.jit import Kernel, jit
-from fastconv._kernels.register_tile import ADD
 from fastconv._kernels.simd import address_of, call_address, next_task
 from fastconv._kernels.winograd_transforms import TAPS
 from fastconv._kernels.winograd_weights import BAND, transform_channels
@@ -130,8 +129,8 @@ def _store_transposed(transpose, out, results, first, count, f, width, g):
 
 @jit
 def _winograd(
-    slot, slots, counter, to_tiles, sweep, tile, from_tiles, to_positions, copy, transpose, x, w, band_rows, w_rows,
-    taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g, wg,
+    slot, slots, counter, to_tiles, sweep, adding_sweep, from_tiles, to_positions, copy, transpose, x, w, band_rows,
+    w_rows, taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g, wg,
 ):  # fmt: skip
     item = x.itemsize
     positions = (g.m + TAPS - 1) ** 2
@@ -184,33 +183,16 @@ def _winograd(
                 a = address_of(tiles) + position * g.tiles_stride * item
                 b = weights + position * g.w_stride * item
                 c = address_of(sums) + position * g.sums_stride * item
-                call_address(
-                    sweep,
-                    (
-                        (count + g.tile_rows - 1) // g.tile_rows, g.tile_rows, 0, min(g.depth_block, g.channels), a,
-                        address_of(trow), address_of(acol), b, address_of(brow), address_of(vectors), c,
-                        address_of(srow), address_of(vectors), address_of(zeros), 0,
-                    ),
-                )  # fmt: skip
-                for k in range(g.depth_block, g.channels, g.depth_block):
-                    for i in range(0, count, g.tile_rows):
-                        call_address(
-                            tile,
-                            (
-                                min(g.depth_block, g.channels - k),
-                                a,
-                                address_of(trow) + 8 * i,
-                                address_of(acol) + 8 * k,
-                                b,
-                                address_of(brow) + 8 * k,
-                                c,
-                                address_of(srow) + 8 * i,
-                                min(g.tile_rows, count - i),
-                                g.tile_cols,
-                                0,
-                                ADD,
-                            ),
-                        )
+                for k in range(0, g.channels, g.depth_block):
+                    call_address(
+                        adding_sweep if k > 0 else sweep,
+                        (
+                            (count + g.tile_rows - 1) // g.tile_rows, g.tile_rows, 0,
+                            min(g.depth_block, g.channels - k), a, address_of(trow), address_of(acol) + 8 * k, b,
+                            address_of(brow) + 8 * k, address_of(vectors), c, address_of(srow), address_of(vectors),
+                            address_of(zeros), 0,
+                        ),
+                    )  # fmt: skip
             offset, added = 0, address_of(zeros)
             if g.out_filter == 1:
                 offset = f
@@ -236,12 +218,12 @@ def _winograd(
 
 @jit(parallel=True)
 def _winograd_parallel(
-    slots, counter, to_tiles, sweep, tile, from_tiles, to_positions, copy, transpose, x, w, band_rows, w_rows, taps,
-    bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g, wg,
+    slots, counter, to_tiles, sweep, adding_sweep, from_tiles, to_positions, copy, transpose, x, w, band_rows, w_rows,
+    taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g, wg,
 ):  # fmt: skip
     for slot in prange(slots):
         _winograd(
-            intp(slot), slots, counter, to_tiles, sweep, tile, from_tiles, to_positions, copy, transpose, x, w,
+            intp(slot), slots, counter, to_tiles, sweep, adding_sweep, from_tiles, to_positions, copy, transpose, x, w,
             band_rows, w_rows, taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g,
             wg,
         )  # fmt: skip

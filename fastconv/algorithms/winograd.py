@@ -10,7 +10,6 @@ import numpy as np
 from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_block
 from fastconv._kernels.isa import MACHINE, best_tile
-from fastconv._kernels.register_tile import register_tile
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd import Winograd, winograd
 from fastconv._kernels.winograd_transforms import TAPS, input_transform, output_transform, weight_transform
@@ -164,6 +163,9 @@ class WinogradPass:
         """See `base`; `prepared` is what `prepare` gave."""
         p, g, itemsize = self.problem, self.geometry, self.problem.dtype.itemsize
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
+        shape = self.tile.rows, self.tile.vectors, itemsize
+        sweep = tile_sweep(*shape, lane_bias=True).address
+        adding_sweep = tile_sweep(*shape, lane_bias=True, add=True).address if g.channels > g.depth_block else 0
         with Scratch() as scratch:
             if prepared is not None:
                 g, w = g._replace(w_scratch=0), prepared
@@ -179,9 +181,8 @@ class WinogradPass:
                     x = self.source.prepare(operand[images], slots, chunk)
                     runtime.run_on(
                         winograd, slots, np.zeros(1, np.int64), input_transform(self.m, itemsize).address,
-                        tile_sweep(self.tile.rows, self.tile.vectors, itemsize, lane_bias=True).address,
-                        register_tile(self.tile.rows, self.tile.vectors, itemsize).address,
-                        output_transform(self.m, itemsize).address, *self._weight_callbacks, x, w.reshape(-1),
+                        sweep, adding_sweep, output_transform(self.m, itemsize).address, *self._weight_callbacks, x,
+                        w.reshape(-1),
                         self.band_rows, self.w_rows, self.taps, bias, self.zeros, out[images].reshape(-1), self.trow,
                         self.acol, self.brow, self.vectors, self.srow, addresses, bands, own,
                         g._replace(images=len(operand[images])), self.weights,
