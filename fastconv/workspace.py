@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,21 @@ KEEP_BYTES = 64 * 2**20  # buffers beyond this are given back to the system
 KEEP_BYTES_TRAINING = 2 * 2**30
 RECYCLED_BYTES = 64 * 1024  # a result's memory costs 3 us to recycle, and 0.3 to 0.7 us per fresh page of 4 KB
 
+
+class Buffer(NamedTuple):
+    """Memory, and where it begins: asking an array takes 2 us."""
+
+    memory: np.ndarray
+    address: int
+
+
 _lock = threading.Lock()
-_free: list[np.ndarray] = []  # longest unused first
+_free: list[Buffer] = []  # longest unused first
 _free_bytes = 0
 _limits: list[int] = []  # of those that keep more meanwhile
 # Memory of results that are gone. Their last reference may go at any moment, inside a locked section too, and an
 # append needs no lock.
-_dropped: deque[np.ndarray] = deque()
+_dropped: deque[Buffer] = deque()
 
 
 def _forget_after_fork() -> None:
@@ -42,40 +50,41 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)
 
 
-def _borrow(nbytes: int, most: int) -> np.ndarray:
+def _borrow(nbytes: int, most: int) -> Buffer:
     """A kept buffer of `nbytes` to `most` bytes, the latest used first (the caches may still hold it), or a new one."""
     global _free_bytes
     with _lock:
         _collect()
         for i in range(len(_free) - 1, -1, -1):
-            if nbytes <= _free[i].nbytes <= most:
-                _free_bytes -= _free[i].nbytes
+            size = _free[i].memory.nbytes
+            if nbytes <= size <= most:
+                _free_bytes -= size
                 return _free.pop(i)
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + nbytes]
+    return Buffer(raw[start : start + nbytes], raw.ctypes.data + start)
 
 
 def _limit() -> int:
     return max(KEEP_BYTES, *_limits) if _limits else KEEP_BYTES
 
 
-def _keep(buffer: np.ndarray) -> None:
+def _keep(buffer: Buffer) -> None:
     """Add a buffer to the free ones; the lock is held."""
     global _free_bytes
-    limit = _limit()
-    if buffer.nbytes > limit:
+    limit, size = _limit(), buffer.memory.nbytes
+    if size > limit:
         return
-    _give_up_to(limit - buffer.nbytes)
+    _give_up_to(limit - size)
     _free.append(buffer)
-    _free_bytes += buffer.nbytes
+    _free_bytes += size
 
 
 def _give_up_to(nbytes: int) -> None:
     """Give the longest unused buffers back to the system until `nbytes` are left; the lock is held."""
     global _free_bytes
     while _free_bytes > nbytes:
-        _free_bytes -= _free.pop(0).nbytes
+        _free_bytes -= _free.pop(0).memory.nbytes
 
 
 @contextmanager
@@ -97,7 +106,7 @@ def _collect() -> None:
         _keep(_dropped.popleft())
 
 
-def _give_back(buffers: list[np.ndarray]) -> None:
+def _give_back(buffers: list[Buffer]) -> None:
     with _lock:
         for buffer in buffers:
             _keep(buffer)
@@ -110,7 +119,7 @@ def held_bytes() -> int:
     return _free_bytes
 
 
-def _drop(buffer: np.ndarray) -> None:
+def _drop(buffer: Buffer) -> None:
     """Take back a result's memory, at once unless the lock is held, perhaps further up in this very thread."""
     _dropped.append(buffer)
     if _lock.acquire(blocking=False):
@@ -125,10 +134,10 @@ class _Lease:
 
     __slots__ = ("__array_interface__", "_buffer")
 
-    def __init__(self, buffer: np.ndarray, shape: tuple[int, ...], dtype: np.dtype):
+    def __init__(self, buffer: Buffer, shape: tuple[int, ...], dtype: np.dtype):
         self._buffer = buffer
         self.__array_interface__ = {
-            "data": (buffer.ctypes.data, False), "shape": shape, "typestr": dtype.str, "version": 3,
+            "data": (buffer.address, False), "shape": shape, "typestr": dtype.str, "version": 3,
         }  # fmt: skip
 
     def __del__(self, drop: Any = _drop) -> None:
@@ -155,7 +164,7 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        self._buffers: list[np.ndarray] = []
+        self._buffers: list[Buffer] = []
 
     def __enter__(self) -> Scratch:
         return self
@@ -168,7 +177,7 @@ class Scratch:
         size = dtype.itemsize
         for length in shape:
             size *= length
-        size_taken = max(size, ALIGNMENT)
-        buffer = _borrow(size_taken, 2 * size_taken + 4096)
+        size = max(size, ALIGNMENT)
+        buffer = _borrow(size, 2 * size + 4096)
         self._buffers.append(buffer)
-        return buffer[:size].view(dtype).reshape(shape)
+        return np.ndarray(shape, dtype, buffer.memory)

@@ -109,8 +109,7 @@ def _emit_copy(typingctx, ITEMSIZE, BITS, dst, drow, src, srow, rows, n, step):
                         for place in (I64(0), builder.sub(count, half)):
                             simd.copy_half(simd.at(source, place), simd.at(to, place))
                     with one:
-                        mask = simd.first_lanes(count)
-                        simd.store(simd.load(source, mask), to, mask)
+                        simd.store_first(simd.load(source, simd.first_lanes(count)), to, count)
 
             with builder.if_else(contiguous) as (vectorised, scattered):
                 with vectorised:
@@ -145,7 +144,6 @@ def _emit_transpose(typingctx, ITEMSIZE, BITS, TABLE, dst, targets, src, places,
         # tens of cycles on AVX2 processors of AMD.
         enough = builder.icmp_signed(">=", rows, lanes)
         last_block = builder.select(enough, builder.sub(rows, lanes), I64(0))
-        store_mask = simd.first_lanes(rows)
         with cgutils.for_range(builder, blocks(rows)) as i:
             first_row = builder.mul(i.index, lanes)
             first_row = builder.select(builder.icmp_signed("<", first_row, last_block), first_row, last_block)
@@ -176,7 +174,7 @@ def _emit_transpose(typingctx, ITEMSIZE, BITS, TABLE, dst, targets, src, places,
                                     with many:
                                         simd.store(vector, to)
                                     with few:
-                                        simd.store(vector, to, store_mask)
+                                        simd.store_first(vector, to, rows)
         return context.get_dummy_value()
 
     return types.void(ITEMSIZE, BITS, TABLE, dst, targets, src, places, rows, cols), codegen

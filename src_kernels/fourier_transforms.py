@@ -224,9 +224,6 @@ def _emit_finish(typingctx, ITEMSIZE, BITS, out, out_stride, src, src_stride, ro
         added = simd.broadcast(builder.load(bias))
         rectify = builder.icmp_signed("!=", relu, I64(0))
         floor = simd.broadcast(builder.select(rectify, simd.scalar(0.0), simd.scalar(float("-inf"))))
-        vectors = builder.sdiv(cols, I64(simd.lanes))
-        whole = builder.mul(vectors, I64(simd.lanes))
-        tail = simd.first_lanes(builder.sub(cols, whole))
         with cgutils.for_range(builder, rows) as row:
             to = simd.at(out, builder.mul(row.index, out_stride))
             source = simd.at(src, builder.mul(row.index, src_stride))
@@ -237,10 +234,7 @@ def _emit_finish(typingctx, ITEMSIZE, BITS, out, out_stride, src, src_stride, ro
                 value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
                 simd.store(value, simd.at(to, first), mask)
 
-            with cgutils.for_range(builder, vectors) as v:
-                move(builder.mul(v.index, I64(simd.lanes)), None)
-            with builder.if_then(builder.icmp_signed("<", whole, cols)):
-                move(whole, tail)
+            simd.for_vectors(cols, move)
         return context.get_dummy_value()
 
     return types.void(ITEMSIZE, BITS, out, out_stride, src, src_stride, rows, cols, bias, relu), codegen

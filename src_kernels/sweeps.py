@@ -11,6 +11,9 @@ Tasks are (image, group, band of output rows, share of the filters). `out` may b
 numbers of vectors, or single numbers, with room for whole tiles: the last entry is repeated, and a row's (or a pixel's)
 last vector overlaps the one before (see `tile_sweep`). So two tasks may write the same numbers, of the same value, to
 one place. `bias` belongs to the filters' places.
+
+A band passes by in pieces, tiles whose rows meet the same rows of the kernel inside the image: taps are ordered by
+those rows, and the ones outside are not multiplied.
 """
 
 from __future__ import annotations
@@ -31,9 +34,6 @@ class Sweeps(NamedTuple):
     bands: int
     panels: int  # tiles that all filters of a group make
     share: int  # panels of one task
-    band_tiles: int  # tiles that a panel makes in a band, and in the last band
-    last_tiles: int
-    tiles: int  # tiles that pass by before the next panel takes its turn
     pixels_are_rows: int  # of the tile: channels-last
     pixel_entries: int  # of the tables, for one tile
     filter_entries: int
@@ -49,8 +49,14 @@ class Sweeps(NamedTuple):
 
 
 @jit
-def _sweeps(slot, slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, bias, out, filters_to, pixels_to, g):
-    """The tables of pixels have one row for whole bands and one for the last."""
+def _sweeps(
+    slot, slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, pieces, band_pieces, bias, out, filters_to,
+    pixels_to, g,
+):  # fmt: skip
+    """The tables of pixels have one row for whole bands and one for the last.
+
+    Pieces are (first tile, tiles, first step, steps); those of a band begin at `band_pieces[band]`.
+    """
     item = x.itemsize
     shares = (g.panels + g.share - 1) // g.share
     while True:
@@ -62,12 +68,11 @@ def _sweeps(slot, slots, counter, sweep, w, w_places, w_taps, x, x_places, x_tap
         group = task // (shares * g.bands) % g.groups
         image = task // (shares * g.bands * g.groups)
         last = 1 if band == g.bands - 1 else 0
-        tiles = g.last_tiles if last else g.band_tiles
         source = address_of(x) + (image * g.x_image + group * g.x_group + band * g.x_band) * item
         target = address_of(out) + (image * g.out_image + group * g.out_group + band * g.out_band) * item
         weights = address_of(w) + group * g.w_group * item
-        for first in range(0, tiles, g.tiles):
-            count = min(g.tiles, tiles - first)
+        for piece in range(band_pieces[band], band_pieces[band + 1]):
+            first, count, step, steps = pieces[piece]
             from_x = address_of(x_places[last]) + 8 * first * g.pixel_entries
             to_pixels = address_of(pixels_to[last]) + 8 * first * g.pixel_entries
             for panel in range(share * g.share, min((share + 1) * g.share, g.panels)):
@@ -78,28 +83,29 @@ def _sweeps(slot, slots, counter, sweep, w, w_places, w_taps, x, x_places, x_tap
                     call_address(
                         sweep,
                         (
-                            count, g.pixel_entries, 0, x_taps.size, source, from_x, address_of(x_taps), weights,
-                            address_of(w_taps), from_w, target, to_pixels, to_filters, start, g.relu,
+                            count, g.pixel_entries, 0, steps, source, from_x, address_of(x_taps) + 8 * step, weights,
+                            address_of(w_taps) + 8 * step, from_w, target, to_pixels, to_filters, start, g.relu,
                         ),
                     )  # fmt: skip
                 else:
                     call_address(
                         sweep,
                         (
-                            count, 0, g.pixel_entries, x_taps.size, weights, from_w, address_of(w_taps), source,
-                            address_of(x_taps), from_x, target, to_filters, to_pixels, start, g.relu,
+                            count, 0, g.pixel_entries, steps, weights, from_w, address_of(w_taps) + 8 * step, source,
+                            address_of(x_taps) + 8 * step, from_x, target, to_filters, to_pixels, start, g.relu,
                         ),
                     )  # fmt: skip
 
 
 @jit(parallel=True)
 def _sweeps_parallel(
-    slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, bias, out, filters_to, pixels_to, g
+    slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, pieces, band_pieces, bias, out, filters_to,
+    pixels_to, g,
 ):  # fmt: skip
     for slot in prange(slots):
         _sweeps(
-            intp(slot), slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, bias, out, filters_to,
-            pixels_to, g,
+            intp(slot), slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, pieces, band_pieces, bias, out,
+            filters_to, pixels_to, g,
         )  # fmt: skip
 
 

@@ -173,20 +173,6 @@ def gradient_transform(m: int, itemsize: int):
     return compile_callback(from_positions, integers(8))
 
 
-def _for_vectors(simd: Emitter, width, emit):
-    """emit(first, mask) for the vectors of `width` numbers: without a mask but for a last one that is not whole.
-
-    Masked stores take tens of cycles on AVX2 processors of AMD, even those that store all lanes.
-    """
-    builder, lanes = simd.builder, I64(simd.lanes)
-    whole = builder.sdiv(width, lanes)
-    with cgutils.for_range(builder, whole) as vector:
-        emit(builder.mul(vector.index, lanes), None)
-    first = builder.mul(whole, lanes)
-    with builder.if_then(builder.icmp_signed("<", first, width)):
-        emit(first, simd.first_lanes(builder.sub(width, first)))
-
-
 def _read_square(simd: Emitter, n: int, place, position_stride, mask) -> list[list]:
     """n x n vectors, `position_stride` numbers apart."""
     square: list[list] = []
@@ -223,7 +209,7 @@ def _emit_tiles(typingctx, M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, ou
                         simd.store(value, place)
                         place = simd.at(place, position_stride)
 
-            _for_vectors(simd, channels, transform)
+            simd.for_vectors(channels, transform)
         return context.get_dummy_value()
 
     return types.void(M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride), codegen
@@ -264,7 +250,7 @@ def _emit_output(
                         to = simd.pointer(builder.load(simd.at(table, i * m + j)))
                         simd.store(value, simd.at(to, column), mask)
 
-            _for_vectors(simd, width, transform)
+            simd.for_vectors(width, transform)
         return context.get_dummy_value()
 
     return types.void(
@@ -323,7 +309,7 @@ def _emit_gradient(typingctx, M, ITEMSIZE, BITS, steps, width, sums, step, posit
                         simd.store(value, place, mask)
                         place = simd.at(place, tap_stride)
 
-            _for_vectors(simd, width, transform)
+            simd.for_vectors(width, transform)
         return context.get_dummy_value()
 
     return types.void(M, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step, tap_stride), codegen

@@ -266,6 +266,26 @@ def test_pixels_that_leave_out_taps_outside_the_image(layout, dtype, monkeypatch
             np.testing.assert_array_equal(again, result, err_msg=name)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("height", "taps", "options"),
+    [
+        (1, 5, {"padding": ((7, 9), (4, 4))}),
+        (3, 3, {"padding": ((9, 4), (2, 3)), "dilation": (4, 1)}),
+        (9, 4, {"padding": ((6, 7), (3, 3)), "stride": (2, 1)}),
+        (40, 7, {"padding": 3}),
+    ],
+)
+def test_kernel_rows_outside_the_image_are_left_out(height, taps, options, layout):
+    """Output rows that meet all rows of the kernel, some, or none."""
+    x, w, b = normal(1, (3, 2, height, 19)), normal(2, (11, 2, taps, taps)), normal(3, (11,))
+    expected = oracle.conv2d(x, w, b, **options)
+    for images_at_once in (3, 1):
+        given = images(x[:images_at_once], layout), filters(w, layout), b
+        out = conv2d(*given, layout=layout, algorithm="few_channels", **options)
+        assert_close(out, images(expected[:images_at_once], layout), 2 * taps * taps)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradient_of_x_as_a_sweep_over_dout(layout, dtype):

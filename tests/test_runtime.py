@@ -118,7 +118,7 @@ def test_kept_scratch_is_bounded(empty_pool, monkeypatch):
             scratch.take((size,), np.dtype(np.uint8))
             scratch.take((100,), np.dtype(np.uint8))
         assert workspace.held_bytes() <= 10_000
-        assert workspace.held_bytes() == sum(buffer.nbytes for buffer in workspace._free)
+        assert workspace.held_bytes() == sum(buffer.memory.nbytes for buffer in workspace._free)
 
 
 def test_more_is_kept_meanwhile(empty_pool, monkeypatch):
@@ -188,4 +188,4 @@ def test_results_are_dropped_by_many_threads(empty_pool):
         thread.start()
     for thread in threads:
         thread.join()
-    assert workspace.held_bytes() == sum(buffer.nbytes for buffer in workspace._free) <= workspace.KEEP_BYTES
+    assert workspace.held_bytes() == sum(buffer.memory.nbytes for buffer in workspace._free) <= workspace.KEEP_BYTES

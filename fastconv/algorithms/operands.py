@@ -8,11 +8,13 @@ from functools import cached_property
 import numpy as np
 
 from fastconv import runtime
-from fastconv._kernels.blocks import separate_pairs, transpose_block
-from fastconv._kernels.prepare import pad_pixels, pad_planes, pixels_to_planes, planes_to_pixels, transpose_matrices
+from fastconv._kernels.blocks import copy_block, separate_pairs, transpose_block
+from fastconv._kernels.prepare import pad_planes, pad_rows, pixels_to_planes, planes_to_pixels, transpose_matrices
+from fastconv.algorithms.tables import steps
 from fastconv.workspace import Scratch
 
-_ONE_PHASE = np.zeros(1, np.int64)
+_BAND_BYTES = 4 * 1024  # of padded rows that are zeroed and filled at once
+_LONG_ROW_BYTES = 1024  # such a row is a band of its own
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,22 @@ class Operand:
         padded = scratch.take((images * self.image,), given.dtype)
         place = self.top, self.left
         shape: tuple[int, ...]
-        if self.same_order and not self.channels_last:
+        if self.same_order and self.stride == (1, 1):
+            itemsize, step = given.dtype.itemsize, self.col_step
+            width, cols = self.width * step, self.cols * step
+            row_bytes = cols * itemsize
+            band = 1 if row_bytes > _LONG_ROW_BYTES else min(_BAND_BYTES // row_bytes, self.rows)
+            runtime.run_on(
+                pad_rows, slots, copy_block(itemsize).address, given.reshape(-1, self.height, width), padded, self.rows,
+                cols, self.top, self.left * step, steps(cols, band), steps(width, band),
+            )  # fmt: skip
+        elif self.same_order:
             planes = given.reshape(-1, self.height, self.width)
             shape = (len(planes), len(self.phases_h), len(self.phases_w), self.rows, self.cols)
             separate = separate_pairs(given.dtype.itemsize).address
             runtime.run_on(
                 pad_planes, slots, separate, planes, padded.reshape(shape), *place, *self.stride, *self._phase_tables
             )
-        elif self.same_order:
-            rows = given.reshape(images, self.height, self.width * self.channels)
-            shape = (images, self.rows, self.cols * self.channels)
-            runtime.run_on(pad_pixels, slots, rows, padded.reshape(shape), self.top, self.left * self.channels)
         else:
             transpose = transpose_block(given.dtype.itemsize).address
             if (self.rows, self.cols, self.stride) == (self.height, self.width, (1, 1)):  # runs of pixels pass row ends

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 
@@ -11,3 +13,9 @@ def offsets(*tables: np.ndarray) -> np.ndarray:
     for table in tables:
         total = (total[:, None] + np.asarray(table, np.int64)).ravel()
     return total
+
+
+@lru_cache(maxsize=1024)
+def steps(stride: int, count: int) -> np.ndarray:
+    """0, stride, 2 * stride and so on; the same array each time: read only."""
+    return np.arange(count) * stride
