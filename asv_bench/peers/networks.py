@@ -1,6 +1,6 @@
 """Whole training steps - forward, loss, backward, update - of the same networks in fastconv and PyTorch.
 
-PyTorch takes images of either memory format, as NCHW tensors; so do those of fastconv's networks that have a `layout`.
+PyTorch's networks run in both memory formats; of fastconv's, those with a `layout` run in each that is asked for.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def contests(name: str, selection: Selection) -> Iterator[Contest]:
             model = _model(build, selection.dtype, algorithm, layout)
             images = x if layout == "NCHW" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
             ours[f"{layout} {algorithm}"] = _compared(_fastconv_step(model, images, y))
+    if not ours:
+        return
     peers = {f"torch {layout}": _compared(_torch_step(twin(start), x, y, layout)) for layout in MEMORY_FORMATS}
     yield Contest(GROUP, name, "step", selection.dtype, 0.0, ours, peers)
 

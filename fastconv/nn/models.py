@@ -121,6 +121,7 @@ def vgg_like(
     depths: int | tuple[int, ...] = 2,
     hidden: int = 128,
     dropout: float = 0.3,
+    pool_dropout: float = 0.0,
     layout: str = "NCHW",
     dtype: str = "float32",
     seed: Seed = 0,
@@ -128,7 +129,8 @@ def vgg_like(
     """[(conv 3x3 - BN - relu) * depth - 2x2 max pool] per width - linear - BN - relu - dropout - linear.
 
     After Simonyan & Zisserman 2015, in miniature. A block has `widths` filters and `depths` convolutions, one number
-    for all blocks or one each. Images and layers have the `layout`.
+    for all blocks or one each. With `pool_dropout`, dropout follows each pooling too. Images and layers have the
+    `layout`.
 
     Raises
     ------
@@ -155,6 +157,8 @@ def vgg_like(
             ]
             channels = width
         layers.append(MaxPool2d(2, layout=layout))
+        if pool_dropout:
+            layers.append(Dropout(pool_dropout, rng=rng))
     layers += [
         Flatten(),
         Linear(channels * side * side, hidden, bias=False, dtype=dtype, rng=rng),
