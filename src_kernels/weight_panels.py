@@ -46,26 +46,42 @@ def pack_rows(block, w, drow, srow, group, panel, batch, target, tile_cols, g):
 
 
 @jit
-def _pack_panels(slot, slots, block, w, out, drow, srow, groups, together, g):
-    """Weights -> out (groups / together, panels, depth = batches * rows, tile_cols); tasks are batches of a panel.
+def _pack_panels(slot, slots, block, w, out, drow, srow, to_panels, from_panels, groups, together, g):
+    """Weights -> out (groups / together, panels, depth = batches * rows, tile_cols).
 
     The filters of `together` neighbouring groups lie side by side in one panel; more than one need a single panel.
+    Tasks are batches of a panel; or, of weights that are not transposed, batches whose rows are read from end to end
+    and shared out among the panels, whose offsets in `out` and in a row are the last two tables.
     """
     panels, depth, tile_cols = out.shape[1:]
-    tasks = groups * panels * g.batches
+    item = w.itemsize
+    tasks = groups * g.batches * (panels if g.transposed else 1)
+    whole = g.filters // tile_cols
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        panel = task % panels  # all panels of a batch, whose rows stay in the caches meanwhile
-        batch = task // panels % g.batches
-        group = task // (g.batches * panels)
-        place = (group // together * panels + panel) * depth * tile_cols + group % together * g.filters
-        target = address_of(out) + place * w.itemsize
-        pack_rows(block, w, drow, srow, group, panel, batch, target, tile_cols, g)
+        if g.transposed:
+            panel = task % panels
+            batch = task // panels % g.batches
+            group = task // (g.batches * panels)
+            place = (group // together * panels + panel) * depth * tile_cols + group % together * g.filters
+            pack_rows(block, w, drow, srow, group, panel, batch, address_of(out) + place * item, tile_cols, g)
+            continue
+        batch, group = task % g.batches, task // g.batches
+        place = group // together * panels * depth * tile_cols + group % together * g.filters + batch * g.batch_place
+        start = group * g.group_stride + batch * g.batch_stride
+        for row in range(g.rows):
+            target = address_of(out) + (place + drow[row]) * item
+            source = address_of(w) + (start + srow[row]) * item
+            tables = address_of(to_panels), address_of(from_panels)
+            call_address(block, (target, tables[0], source, tables[1], whole, tile_cols, 1))
+            if whole < panels:
+                rest = g.filters - whole * tile_cols
+                call_address(block, (target, tables[0] + 8 * whole, source, tables[1] + 8 * whole, 1, rest, 1))
 
 
 @jit(parallel=True)
-def _pack_panels_parallel(slots, block, w, out, drow, srow, groups, together, g):
+def _pack_panels_parallel(slots, block, w, out, drow, srow, to_panels, from_panels, groups, together, g):
     for slot in prange(slots):
-        _pack_panels(intp(slot), slots, block, w, out, drow, srow, groups, together, g)
+        _pack_panels(intp(slot), slots, block, w, out, drow, srow, to_panels, from_panels, groups, together, g)
 
 
 pack_panels = Kernel(_pack_panels, _pack_panels_parallel)

@@ -11,6 +11,7 @@ import numpy as np
 from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_to_rows
 from fastconv._kernels.weight_panels import Packing, pack_panels
+from fastconv.algorithms.tables import steps
 from fastconv.problem import ConvProblem
 
 _ROWS = 64  # of weights that are packed at a time: far apart, they would leave the caches before the next panel's turn
@@ -104,7 +105,8 @@ class WeightPanels:
     def pack(self, w: np.ndarray, panels: np.ndarray) -> None:
         """Fill `panels`; numbers past the last filter stay as they are."""
         runtime.launch(
-            pack_panels, w.size * 4, self.block, w.reshape(-1), panels, *self.row_offsets, self.groups, self.together,
+            pack_panels, w.size * 4, self.block, w.reshape(-1), panels, *self.row_offsets,
+            steps(self.depth * self.width, self.panels), steps(self.width, self.panels), self.groups, self.together,
             self.packing,
         )  # fmt: skip
 
