@@ -33,7 +33,7 @@ import numpy as np
 from fastconv import datasets, nn, plots, runtime, softmax_cross_entropy
 from fastconv.nn import augment, schedules
 
-LAYOUT = "NHWC"  # two Zen 3 cores, alternating: a step of the VGG-like net takes 204 to 257 ms, in "NCHW" 254 to 321
+LAYOUT = "NHWC"  # two Zen 3 cores, in turns: a step of the VGG-like net takes 167 ms, in "NCHW" 188
 
 
 class Recipe(NamedTuple):
