@@ -61,8 +61,9 @@ def _borrow(nbytes: int, most: int) -> Buffer:
                 _free_bytes -= size
                 return _free.pop(i)
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return Buffer(raw[start : start + nbytes], raw.ctypes.data + start)
+    address = raw.ctypes.data
+    start = -address % ALIGNMENT
+    return Buffer(raw[start : start + nbytes], address + start)
 
 
 def _limit() -> int:

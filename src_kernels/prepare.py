@@ -88,7 +88,11 @@ def _pad_planes(slot, slots, separate, x, out, top, left, stride_h, stride_w, ph
                     row[:skip] = 0
                     row[end:] = 0
                     inside = row[skip:end]
-                    if both and pairs > 0:
+                    if stride_w == 1:
+                        source = x[plane, ih, first_w + skip : first_w + end]
+                        for j in range(inside.size):
+                            inside[j] = source[j]
+                    elif both and pairs > 0:
                         # What is not part of a pair: one number before the pairs, one after them, of either phase.
                         at = (left + odd) // 2 - skip  # the first pair's place
                         if at > 0:

@@ -57,6 +57,8 @@ def _pack_panels(slot, slots, block, w, out, drow, srow, to_panels, from_panels,
     item = w.itemsize
     tasks = groups * g.batches * (panels if g.transposed else 1)
     whole = g.filters // tile_cols
+    rest = g.filters - whole * tile_cols
+    to_places, from_places = address_of(to_panels), address_of(from_panels)
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
         if g.transposed:
             panel = task % panels
@@ -71,11 +73,9 @@ def _pack_panels(slot, slots, block, w, out, drow, srow, to_panels, from_panels,
         for row in range(g.rows):
             target = address_of(out) + (place + drow[row]) * item
             source = address_of(w) + (start + srow[row]) * item
-            tables = address_of(to_panels), address_of(from_panels)
-            call_address(block, (target, tables[0], source, tables[1], whole, tile_cols, 1))
-            if whole < panels:
-                rest = g.filters - whole * tile_cols
-                call_address(block, (target, tables[0] + 8 * whole, source, tables[1] + 8 * whole, 1, rest, 1))
+            call_address(block, (target, to_places, source, from_places, whole, tile_cols, 1))
+            if rest:
+                call_address(block, (target, to_places + 8 * whole, source, from_places + 8 * whole, 1, rest, 1))
 
 
 @jit(parallel=True)

@@ -170,9 +170,9 @@ class OverFiltersPass:
         chunk = min(chunk, tiles)
         if pixels <= costs.PIXELS_PER_TASK and self.weights.panels >= tasks:
             chunk = tiles
-        own_panels = chunk == tiles and self.images == p.N and not self.in_place
-        if not self.weights.transposed and self.weights.nbytes > costs.L2_BYTES:
-            own_panels = False  # its rows are far apart: 512 filters of 512x3x3 took 4.4 ms, packed before 2.9
+        # A panel's rows may lie far apart: 512 filters of 512x3x3 took 4.4 ms, packed beforehand 2.9.
+        apart = not self.weights.transposed and self.weights.nbytes > costs.L2_BYTES
+        own_panels = chunk == tiles and self.images == p.N and not self.in_place and not apart
         share = costs.split(self.weights.panels, tasks // max(ceil_div(tiles, chunk), 1), 1)
         last, (height, width) = p.channels_last, self.out_size
         filters = self.filters * p.groups
