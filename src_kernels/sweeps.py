@@ -2,8 +2,8 @@
 
     out[f, pixel] = sum over k of  w[w_place(f) + w_taps[k]] * x[x_place(pixel) + x_taps[k]]
 
-Channels-first, `x` holds zero-padded planes, split by stride: vectors run along output rows and end with them, rows of
-the tile are filters. Channels-last, `x` is the padded image: vectors run over filters, rows of the tile are pixels.
+Either `x` holds zero-padded planes, split by stride: vectors run along output rows and end with them, rows of the tile
+are filters. Or, channels-last, `x` is the padded image: vectors run over filters, rows of the tile are pixels.
 Either way every result goes from registers to its place in `out`: sums of few channels are short, and copying their
 results would cost as much as making them. Weights are read where they lie.
 

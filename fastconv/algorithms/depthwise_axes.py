@@ -10,7 +10,7 @@ from fastconv.problem import ConvProblem
 
 # Rows of one tile: multiples of 7 for networks that halve 224, powers of two; few sizes, as each is compiled.
 CELLS = (7, 4, 2, 1)
-_MOST_TAPS = 7  # weights of one column of taps, beside 8 sums and an input vector, in 16 registers
+MOST_TAPS = 7  # rows that share their loads: weights of one column of taps, beside 8 sums and an input vector, in 16 registers
 _MOST_READS = 22  # input rows of one tile that share their loads
 # Input rows of one tile at all, each a stream from memory: 64x112x112 with stride 2 takes 1.8 (channels-first) and 1.9
 # times (channels-last) as long with 15 rows as with 9 on a 2-core Zen 3.
@@ -84,6 +84,6 @@ def most_cells(outputs: Outputs) -> int:
 def tile_rows(cells: int, outputs: Outputs) -> Rows:
     """Rows that share their loads, if the tile's registers allow it; otherwise taps one by one."""
     taps, spacing = len(outputs.taps), outputs.offset_step
-    if 2 <= taps <= _MOST_TAPS and (cells - 1) * outputs.stride + (taps - 1) * spacing < _MOST_READS:
+    if 2 <= taps <= MOST_TAPS and (cells - 1) * outputs.stride + (taps - 1) * spacing < _MOST_READS:
         return Rows(cells, taps, outputs.stride, spacing)
     return Rows(cells, 1, 1, 1)

@@ -13,12 +13,12 @@ from fastconv._kernels.depthwise_rows import Rows
 from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.depthwise_axes import Outputs, axis_outputs, best_cells, most_cells, tile_rows
+from fastconv.algorithms.depthwise_axes import MOST_TAPS, Outputs, axis_outputs, best_cells, most_cells, tile_rows
 from fastconv.problem import ConvProblem
 
 _MOST_UNROLLED = 9  # products of one sum
 _CYCLES_PER_VECTOR = 11.0  # as for planes
-_CYCLES_PER_TAP = 1.1
+_CYCLES_PER_TAP, _CYCLES_PER_LONE_TAP = 1.1, 3.0
 
 
 class _Axes:
@@ -49,9 +49,10 @@ class _Axes:
         return np.array(sizes)
 
 
-def _cycles(p: ConvProblem, rows: int, cells: int, columns: int, taps: float) -> float:
-    vectors = p.N * ceil_div(rows, cells) * cells * columns * ceil_div(p.F, MACHINE.lanes(p.dtype.itemsize))
-    return costs.CYCLES_PER_LAUNCH + vectors * (_CYCLES_PER_VECTOR + _CYCLES_PER_TAP * taps)
+def _cycles(p: ConvProblem, rows: Outputs, cells: int, columns: int, taps: float) -> float:
+    vectors = p.N * ceil_div(rows.count, cells) * cells * columns * ceil_div(p.F, MACHINE.lanes(p.dtype.itemsize))
+    each = _CYCLES_PER_TAP if len(rows.taps) <= MOST_TAPS else _CYCLES_PER_LONE_TAP
+    return costs.CYCLES_PER_LAUNCH + vectors * (_CYCLES_PER_VECTOR + each * len(rows.taps) * taps)
 
 
 class PixelsPass:
@@ -66,8 +67,8 @@ class PixelsPass:
         self.workspace = 0
         stride = p.stride[axes.across] if gradient else 1
         self.cycles = sum(
-            _cycles(p, rows.count, best_cells(rows.count, most_cells(rows)), axes.outputs[axes.across],
-                    len(rows.taps) * (p.KH, p.KW)[axes.across] / stride)
+            _cycles(p, rows, best_cells(rows.count, most_cells(rows)), axes.outputs[axes.across],
+                    (p.KH, p.KW)[axes.across] / stride)
             for rows in axes.rows
         )  # fmt: skip
 

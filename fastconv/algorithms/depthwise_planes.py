@@ -21,7 +21,7 @@ from fastconv._kernels.depthwise_rows import Rows
 from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.depthwise_axes import Outputs, axis_outputs, best_cells, most_cells, tile_rows
+from fastconv.algorithms.depthwise_axes import MOST_TAPS, Outputs, axis_outputs, best_cells, most_cells, tile_rows
 from fastconv.problem import ConvProblem
 
 _MOST_WEIGHTS = 9  # that stay in registers: 3x3
@@ -30,7 +30,8 @@ _MOST_WEIGHTS = 9  # that stay in registers: 3x3
 _LONG_ROW_BYTES, _FEW_CELLS = 192, 4
 _FEW_ROWS = 3  # planes of so few rows are cut into segments of a row instead
 _CYCLES_PER_VECTOR = 6.0  # storing, setting out, waiting for memory: measured over 3x3 and 5x5 layers
-_CYCLES_PER_TAP = 0.9
+# Per tap: in tiles whose rows share their loads; in others (more than 7 rows of taps), 9x9 to 31x31 on 56x56 and 14x14.
+_CYCLES_PER_TAP, _CYCLES_PER_LONE_TAP = 0.9, 1.6
 _CYCLES_PER_LOAD = 2.0  # more, per input vector of a strided row
 
 
@@ -102,7 +103,8 @@ def _cycles(p: ConvProblem, grid: Grid, rows: int) -> float:
     loads = len(tile.reads) / tile.cells * max(s.groups if tile.taps == 1 else 1, 1) * s.taps_0
     strided = _CYCLES_PER_LOAD * loads * (s.load_step > 1) * (1 if grid.shape.load_step else lanes)
     taps = s.groups * (s.taps_0 + s.taps_1) / grid.shape.phases
-    return vectors * (_CYCLES_PER_VECTOR + _CYCLES_PER_TAP * taps + strided)
+    each = _CYCLES_PER_TAP if tile.taps > 1 or s.groups <= MOST_TAPS else _CYCLES_PER_LONE_TAP
+    return vectors * (_CYCLES_PER_VECTOR + each * taps + strided)
 
 
 class PlanesPass:

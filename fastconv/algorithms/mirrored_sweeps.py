@@ -25,7 +25,7 @@ class MirroredSweepsPass:
 
     @staticmethod
     def declines(p: ConvProblem) -> bool:
-        if p.groups > 1 or p.stride != (1, 1):
+        if p.stride != (1, 1):
             return True
         mirror = mirrored(p)
         return min(min(pads) for pads in mirror.pads) < 0 or SweepsPass.declines(mirror)
@@ -33,13 +33,17 @@ class MirroredSweepsPass:
     def __init__(self, problem: ConvProblem, threads: int):
         self.problem = problem
         self.sweeps = SweepsPass(mirrored(problem), threads)
-        weights = problem.C * problem.F * problem.taps
+        weights = problem.group_channels * problem.F * problem.taps
         self.workspace = self.sweeps.workspace + weights * problem.dtype.itemsize
         self.cycles = self.sweeps.cycles + weights * _CYCLES_PER_WEIGHT
 
     def run(self, dout: np.ndarray, w: np.ndarray, bias: np.ndarray, dx: np.ndarray) -> None:
-        if self.problem.channels_last:
-            flipped = w[::-1, ::-1].transpose(0, 1, 3, 2)
-        else:
-            flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        p = self.problem
+        taps, groups = (p.KH, p.KW), (p.groups, p.group_filters)
+        if p.channels_last:  # (KH, KW, C / groups, F) -> (KH, KW, F / groups, C)
+            grouped = w.reshape(*taps, p.group_channels, *groups)[::-1, ::-1].transpose(0, 1, 4, 3, 2)
+            flipped = grouped.reshape(*taps, p.group_filters, p.C)
+        else:  # (F, C / groups, KH, KW) -> (C, F / groups, KH, KW)
+            grouped = w.reshape(*groups, p.group_channels, *taps)[:, :, :, ::-1, ::-1].swapaxes(1, 2)
+            flipped = grouped.reshape(p.C, p.group_filters, *taps)
         self.sweeps.run(dout, np.ascontiguousarray(flipped), bias, dx)

@@ -27,6 +27,7 @@ _UNPACKED_TILES = 2
 # Bringing a weight into its panel; channels-first, the gradient of x takes the taps of a filter and channel at a time.
 # 3 and 5 to 11 cycles of a Zen 3 that multiplies at about half of the speed that is predicted here.
 _CYCLES_PER_WEIGHT, _CYCLES_PER_SCATTERED_WEIGHT = 1.5, 3.0
+_NARROW_SLOWDOWN = 2.0  # fewer filters than lanes: tiles are called one by one and wait for their few sums (5x5, 6 filters)
 
 
 class OverFiltersPass:
@@ -100,7 +101,8 @@ class OverFiltersPass:
         calls = len(grid.segments(self.channels, costs.DEPTH_BLOCK, self.pixels))
         tiles = ceil_div(p.N * grid.pixels, self.tile.rows)
         stored = 0 if p.channels_last else p.N * grid.rows.count * self.tile.cols * costs.CYCLES_PER_RUN
-        return tiles * (self.tile.cycles * grid.taps * self.channels + CALL_CYCLES * calls) + stored
+        narrow = _NARROW_SLOWDOWN if self.filters < MACHINE.lanes(p.dtype.itemsize) else 1.0
+        return tiles * narrow * (self.tile.cycles * grid.taps * self.channels + CALL_CYCLES * calls) + stored
 
     def _make_tables(self) -> None:
         """Where the steps of the sums lie in x and in a panel of weights, phase by phase."""

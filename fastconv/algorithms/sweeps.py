@@ -8,7 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from fastconv import runtime
+from fastconv._kernels.blocks import transpose_block
 from fastconv._kernels.isa import MACHINE, TileShape, tile_shapes
+from fastconv._kernels.prepare import transpose_matrices
 from fastconv._kernels.sweeps import Sweeps, sweeps
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
@@ -28,6 +30,7 @@ _L1_BYTES, _BEYOND_L1 = 32 * 1024, 1.35
 # Channels-last, a panel's weights lie F numbers apart, in few lines of that cache: beyond its size `direct`, which
 # packs them, was 1.05 (5x5x16, 32 filters) to 1.19 times as fast (7x7x3, 64 filters).
 _FAR_WEIGHTS = 1.12
+_CYCLES_PER_NUMBER_IN_ORDER = 1.5  # from planes to fewer filters than a vector has
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,14 @@ def _vectors(numbers: int, lanes: int) -> np.ndarray:
 
 def _pixels_in_vectors(p: ConvProblem, lanes: int) -> _Places:
     source, x_taps = tap_planes(p)
-    depth = x_taps.size
-    w_taps = np.arange(depth)
-    if not p.channels_last:
+    w_taps, w_filter = np.arange(x_taps.size), x_taps.size
+    if p.channels_last:
+        w_taps, w_filter = w_taps * p.F, 1
+    else:
         shape = p.group_channels, p.KH, p.KW
         x_taps, w_taps = (taps.reshape(shape).swapaxes(0, 1).ravel() for taps in (x_taps, w_taps))
     return _Places(
-        source, x_taps, w_taps, _vectors(p.OW, lanes), source.cols, 1, 1, np.arange(p.group_filters), depth,
+        source, x_taps, w_taps, _vectors(p.OW, lanes), source.cols, 1, 1, np.arange(p.group_filters), w_filter,
         p.OH * p.OW,
     )  # fmt: skip
 
@@ -76,6 +80,11 @@ def _filters_in_vectors(p: ConvProblem, lanes: int) -> _Places:
         source, x_taps, np.arange(x_taps.size) * p.F, np.arange(p.OW), p.stride[0] * source.row_step,
         p.stride[1] * p.C, p.F, _vectors(p.group_filters, lanes), 1, 1,
     )  # fmt: skip
+
+
+def _fill_vectors(p: ConvProblem) -> bool:
+    """Whether vectors run over filters."""
+    return p.channels_last and p.group_filters >= MACHINE.lanes(p.dtype.itemsize)
 
 
 def _kernel_rows(p: ConvProblem) -> tuple[np.ndarray, np.ndarray]:
@@ -110,18 +119,17 @@ class SweepsPass:
 
         Sums are made in one go: 4,608 products had an error of 1.2e-6, sums of blocks have 3e-7 to 6e-7.
         """
-        lanes = MACHINE.lanes(p.dtype.itemsize)
         if p.group_channels * p.taps > _MOST_STEPS:
             return True
-        if p.channels_last and p.F > 1:
-            return p.group_filters < lanes
-        return p.OW < lanes or (p.channels_last and p.C > 1 and p.stride != (1, 1))
+        if _fill_vectors(p):
+            return False
+        return p.OW < MACHINE.lanes(p.dtype.itemsize) or (p.channels_last and p.C > 1 and p.stride != (1, 1))
 
     def __init__(self, problem: ConvProblem, threads: int, *, relu: bool = False):
         self.problem, self.threads = problem, threads
         p, itemsize = problem, problem.dtype.itemsize
         lanes = MACHINE.lanes(itemsize)
-        self.pixels_are_rows = p.channels_last and p.F > 1
+        self.pixels_are_rows = _fill_vectors(p)
         places = (_filters_in_vectors if self.pixels_are_rows else _pixels_in_vectors)(p, lanes)
         self.source, self.x_taps, self.w_taps = places.source, places.x_taps, places.w_taps
         depth, columns = self.x_taps.size, places.columns.size
@@ -136,7 +144,9 @@ class SweepsPass:
         pixel_entries, filter_entries = self.tile.vectors, self.tile.rows
         if self.pixels_are_rows:
             pixel_entries, filter_entries = filter_entries, pixel_entries
-        image_bytes = self.source.scratch_bytes(itemsize)
+        # Channels-last results of too few filters are made as planes, and put into order afterwards.
+        self.planes = p.channels_last and not self.pixels_are_rows and p.F > 1
+        image_bytes = self.source.scratch_bytes(itemsize) + self.planes * p.F * p.OH * p.OW * itemsize
         self.images = costs.images_at_once(image_bytes, p.N)
 
         tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
@@ -185,6 +195,8 @@ class SweepsPass:
         turns = 0.0 if self.pixels_are_rows else p.group_channels * costs.CYCLES_PER_PLANE
         multiplying = panels * p.groups * (steps + tiles * (_CYCLES_PER_TILE + turns))
         copying = 2 * image_bytes * costs.CYCLES_PER_BYTE_MOVED
+        if self.planes:
+            copying += p.F * plane * _CYCLES_PER_NUMBER_IN_ORDER
         if self.source.stride != (1, 1):
             copying += self.source.image * costs.cycles_per_split(self.source.stride[1])
         self.cycles = float(p.N * (multiplying + copying) + costs.CYCLES_PER_LAUNCH)
@@ -202,11 +214,16 @@ class SweepsPass:
         sweep = tile_sweep(self.tile.rows, self.tile.vectors, p.dtype.itemsize, lane_bias=self.pixels_are_rows)
         with Scratch() as scratch:
             padded = self.source.prepare(x, slots, scratch)
+            results = scratch.take(out.shape, p.dtype) if self.planes else out
             runtime.run_on(
                 sweeps, slots, np.zeros(1, np.int64), sweep.address, w, self.w_places, self.w_taps, padded,
-                self.x_places, self.x_taps, self.pieces, self.band_pieces, biases, out, self.filters_to, self.pixels_to,
-                self.geometry._replace(images=images),
+                self.x_places, self.x_taps, self.pieces, self.band_pieces, biases, results, self.filters_to,
+                self.pixels_to, self.geometry._replace(images=images),
             )  # fmt: skip
+            if self.planes:
+                transpose, shape = transpose_block(p.dtype.itemsize).address, (images, p.F, p.OH * p.OW)
+                pixels = out.reshape(images, p.OH * p.OW, p.F)
+                runtime.run_on(transpose_matrices, slots, transpose, results.reshape(shape), pixels)
 
 
 def _filled(table: np.ndarray, length: int) -> np.ndarray:
