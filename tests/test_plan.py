@@ -150,22 +150,25 @@ def test_explain_with_nothing_to_multiply():
 @pytest.fixture
 def held(monkeypatch):
     """Bytes of scratch held at once: [now, most]."""
-    bytes_held = [0, 0]
-    take, leave = Scratch.take, Scratch.__exit__
+    bytes_held, entered = [0, 0], []
+    take, enter, leave = Scratch.take, Scratch.__enter__, Scratch.__exit__
 
     def counting_take(self, shape, dtype):
         array = take(self, shape, dtype)
-        self.taken = getattr(self, "taken", 0) + array.nbytes
         bytes_held[0] += array.nbytes
         bytes_held[1] = max(bytes_held)
         return array
 
+    def counting_enter(self):
+        entered.append(bytes_held[0])
+        return enter(self)
+
     def counting_leave(self, *error):
-        bytes_held[0] -= getattr(self, "taken", 0)
+        bytes_held[0] = entered.pop()
         leave(self, *error)
 
-    monkeypatch.setattr(Scratch, "take", counting_take)
-    monkeypatch.setattr(Scratch, "__exit__", counting_leave)
+    for name, method in (("take", counting_take), ("__enter__", counting_enter), ("__exit__", counting_leave)):
+        monkeypatch.setattr(Scratch, name, method)
     return bytes_held
 
 

@@ -100,7 +100,22 @@ def test_scratch_is_aligned_and_reused(empty_pool):
             assert array.shape == (5, 7) and array.dtype == np.float32 and array.flags.c_contiguous
             assert array.ctypes.data % workspace.ALIGNMENT == 0
             places.add(array.ctypes.data)
-    assert len(places) == 1 and workspace.held_bytes() == 5 * 7 * 4
+    assert len(places) == 1 and 5 * 7 * 4 <= workspace.held_bytes() <= 1024
+
+
+def test_scratch_of_an_inner_block_is_used_again(empty_pool):
+    for expected in (0, 4096):
+        with Scratch(expected) as scratch:
+            kept = scratch.take((100,), np.dtype(np.float64))
+            kept[:] = 1
+            places = set()
+            for _ in range(3):
+                with scratch:
+                    arrays = [scratch.take((size,), np.dtype(np.float64)) for size in (50, 1000)]
+                    for array in arrays:
+                        array[:] = 2
+                    places.add(tuple(array.ctypes.data for array in arrays))
+            assert len(places) == 1 and (kept == 1).all()
 
 
 def test_scratch_of_one_call_does_not_overlap(empty_pool):

@@ -12,8 +12,8 @@ CYCLES_PER_RUN = 6.0  # starting one copied run of a block, beside its bytes
 CYCLES_PER_NUMBER_SPLIT = 2.0  # splitting padded rows by a stride beyond 2, which is not vectorised
 CYCLES_PER_NUMBER_HALVED = 0.4  # splitting them by 2
 CYCLES_PER_SCATTERED = 2.0  # one result of a channels-first output that is stored alone
-# A tile's turning to the next plane, which lies in another page. Packed panels were 1.1 times as fast for 32 channels of
-# 112x112, 1.2 to 2 times for 64 and 96 channels, whose pages are more than the first-level TLB has entries.
+# A tile's turning to the next plane, which lies in another page. Packed panels were 1.1 times as fast for 32 channels
+# of 112x112, 1.2 to 2 times for 64 and 96 channels, which are more streams than the prefetchers follow.
 CYCLES_PER_PLANE = 3.0
 CYCLES_PER_LAUNCH = 12_000.0
 DEPTH_BLOCK = 1024  # steps of depth between two visits to the results

@@ -10,7 +10,8 @@ from fastconv.problem import ConvProblem
 
 # Rows of one tile: multiples of 7 for networks that halve 224, powers of two; few sizes, as each is compiled.
 CELLS = (7, 4, 2, 1)
-MOST_TAPS = 7  # rows that share their loads: weights of one column of taps, beside 8 sums and an input vector, in 16 registers
+# Rows of taps that share their loads: one column's weights, beside 8 sums and an input vector, in 16 registers.
+MOST_TAPS = 7
 _MOST_READS = 22  # input rows of one tile that share their loads
 # Input rows of one tile at all, each a stream from memory: 64x112x112 with stride 2 takes 1.8 (channels-first) and 1.9
 # times (channels-last) as long with 15 rows as with 9 on a 2-core Zen 3.

@@ -146,7 +146,7 @@ class GradientColumnsPass:
         p, g, itemsize = self.problem, self.geometry._replace(images=len(dout)), self.problem.dtype.itemsize
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
         tile, sum_tile = (register_tile(t.rows, t.vectors, itemsize) for t in (self.tile, self.sum_tile))
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             planes, columns, sums = (scratch.take((slots, size), p.dtype) for size in self.scratch)
             runtime.run_on(
                 gradient_columns, slots, np.zeros(1, np.int64), tile.address, sum_tile.address, self.copy.address,

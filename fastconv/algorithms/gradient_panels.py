@@ -16,7 +16,7 @@ from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import offsets
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
-from fastconv.workspace import Scratch
+from fastconv.workspace import INDEX, Scratch
 
 _DEPTH_BLOCK = 256  # pixels summed in registers before they are added to dw: short sums keep float32 accurate
 _TABLES = 7
@@ -112,18 +112,18 @@ class GradientPanelsPass:
 
     def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
         p, g = self.problem, self.geometry
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             partial = dw.reshape(1, -1) if g.splits == 1 else scratch.take((g.splits, self.dw_size), p.dtype)
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
-                self._run_images(x[images], dout[images], partial, first > 0)
+                self._run_images(x[images], dout[images], partial, first > 0, scratch)
             if g.splits > 1:
                 np.add.reduce(partial, axis=0, out=dw.reshape(-1))
 
-    def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool) -> None:
+    def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool, scratch: Scratch) -> None:
         p, images = self.problem, len(x)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
-        with Scratch() as scratch:
+        with scratch:
             x, dout = self.x.prepare(x, slots, scratch), dout.reshape(-1)
             a, b = (x, dout) if p.channels_last else (dout, x)
             runtime.run_on(
@@ -131,7 +131,7 @@ class GradientPanelsPass:
                 register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize).address, self.fill.address,
                 self.pack.address, a, self.arow, b, self.brow, self.steps, self.qrow, self.prow, self.no_bias,
                 partial.reshape(-1), self.crow,
-                np.empty((slots, _TABLES, _DEPTH_BLOCK), np.int64),
+                scratch.take((slots, _TABLES, _DEPTH_BLOCK), INDEX),
                 scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype),
                 scratch.take((slots, self.pack_numbers), p.dtype),
                 self.geometry._replace(images=images, add=int(add)),

@@ -101,7 +101,7 @@ class GroupedGradient:
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
         pack = (pack_pixels if p.channels_last else pack_planes)(itemsize)
         block = (copy_block if p.channels_last else transpose_block)(itemsize)
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             partial = scratch.take(self.partial_shape, p.dtype)
             x_scratch, dout_scratch = (scratch.take((slots, numbers), p.dtype) for numbers in self.scratch)
             runtime.run_on(

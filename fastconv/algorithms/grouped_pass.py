@@ -150,7 +150,7 @@ class GroupedPass:
         p, itemsize = self.problem, self.problem.dtype.itemsize
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
         pack, unpack = (pack_pixels, unpack_pixels) if p.channels_last else (pack_planes, transpose_block)
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             panels = prepared
             if panels is None:
                 panels = scratch.take(self.weights.shape, p.dtype)

@@ -43,7 +43,7 @@ class Operand:
         """Whether numbers keep their order; an image of one channel is the same in both layouts."""
         return self.given_channels_last == self.channels_last or self.channels == 1
 
-    @property
+    @cached_property
     def in_place(self) -> bool:
         """Whether the kernel can read the given array itself."""
         return self.same_order and (self.rows, self.cols) == (self.height, self.width) and self.stride == (1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -20,14 +21,14 @@ from fastconv.algorithms.tables import offsets
 from fastconv.algorithms.tap_grids import Grid, grids_of, spans, whole
 from fastconv.algorithms.weight_panels import WeightPanels
 from fastconv.problem import ConvProblem
-from fastconv.workspace import Scratch
+from fastconv.workspace import INDEX, Scratch
 
 # Rows of tiles up to which weights are read where they lie: packing them costs as much as using them.
 _UNPACKED_TILES = 2
 # Bringing a weight into its panel; channels-first, the gradient of x takes the taps of a filter and channel at a time.
 # 3 and 5 to 11 cycles of a Zen 3 that multiplies at about half of the speed that is predicted here.
 _CYCLES_PER_WEIGHT, _CYCLES_PER_SCATTERED_WEIGHT = 1.5, 3.0
-_NARROW_SLOWDOWN = 2.0  # fewer filters than lanes: tiles are called one by one and wait for their few sums (5x5, 6 filters)
+_NARROW_SLOWDOWN = 2.0  # fewer filters than lanes: tiles are called one by one and wait for their few sums
 
 
 class OverFiltersPass:
@@ -189,7 +190,7 @@ class OverFiltersPass:
             run_length=self.channels, relu=relu,
         )  # fmt: skip
 
-    @property
+    @cached_property
     def _slot_numbers(self) -> tuple[int, int, int]:
         """Numbers of patches, of results and of a task's own panel per slot."""
         g = self.geometry
@@ -235,7 +236,7 @@ class OverFiltersPass:
     ) -> None:
         """See `base`; `prepared` is what `prepare` gave."""
         p, g = self.problem, self.geometry
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             panels = w if self.in_place or g.own_panels else prepared
             if prepared is not None:
                 panels, g = prepared, g._replace(own_panels=0)
@@ -245,26 +246,34 @@ class OverFiltersPass:
             panels = panels.reshape(-1)
             for first in range(0, p.N, self.images):
                 end = min(first + self.images, p.N)
-                self._run_images(operand[first:end], panels, bias, out[first:end].reshape(-1), g)
+                self._run_images(operand[first:end], panels, bias, out[first:end].reshape(-1), g, scratch)
 
     def _run_images(
-        self, operand: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray, g: OverFilters
-    ) -> None:
+        self, operand: np.ndarray, panels: np.ndarray, bias: np.ndarray, out: np.ndarray, g: OverFilters,
+        scratch: Scratch,
+    ) -> None:  # fmt: skip
         p, images, parts = self.problem, len(operand), self.parts
         if images != self.images:
             parts, tiles = self._parts(images)
             g = g._replace(tiles=tiles)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
-        shape = self.tile.rows, self.tile.vectors, p.dtype.itemsize
-        sweep = tile_sweep(*shape, lane_bias=True).address
-        adding_sweep = tile_sweep(*shape, lane_bias=True, add=True).address if self.several_segments else 0
-        tile = register_tile(*shape).address if self.filters % self.tile.cols else 0
-        with Scratch() as scratch:
+        with scratch:
             x = self.source.prepare(operand, slots, scratch)
             own = (scratch.take((slots, numbers), p.dtype) for numbers in self._slot_numbers)
             runtime.run_on(
-                over_filters, slots, np.zeros(1, np.int64), sweep, adding_sweep, tile, self.copy.address,
-                self.transpose.address, self.weights.block, x, self.acol, self.runs, parts, self.segments, panels,
-                *self.weights.row_offsets, self.steps, self.vectors, bias, self.zeros, out, self.result_rows,
-                np.empty((slots, TABLES, g.chunk * g.tile_rows), np.int64), *own, g, self.weights.packing,
+                over_filters, slots, np.zeros(1, np.int64), *self._callbacks, x, self.acol, self.runs, parts,
+                self.segments, panels, *self.weights.row_offsets, self.steps, self.vectors, bias, self.zeros, out,
+                self.result_rows, scratch.take((slots, TABLES, g.chunk * g.tile_rows), INDEX), *own, g,
+                self.weights.packing,
             )  # fmt: skip
+
+    @cached_property
+    def _callbacks(self) -> tuple[int, ...]:
+        """Addresses of the sweeps, of the tile, and of what copies, transposes and packs."""
+        shape = self.tile.rows, self.tile.vectors, self.problem.dtype.itemsize
+        return (
+            tile_sweep(*shape, lane_bias=True).address,
+            tile_sweep(*shape, lane_bias=True, add=True).address if self.several_segments else 0,
+            register_tile(*shape).address if self.filters % self.tile.cols else 0,
+            self.copy.address, self.transpose.address, self.weights.block,
+        )  # fmt: skip

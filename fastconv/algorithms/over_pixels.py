@@ -15,7 +15,7 @@ from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.pixel_grids import PixelGrid, forward_grids, gradient_grids
 from fastconv.problem import ConvProblem
-from fastconv.workspace import Scratch
+from fastconv.workspace import INDEX, Scratch
 
 # Tiles of few rows wait for what they pass, a row of each plane of dout after another: 5 to 20 cycles each measured
 # (gradients of 3x3 to 11x11, one and three channels, 16 to 64 filters, both layouts).
@@ -54,8 +54,8 @@ class OverPixelsPass:
         self.images = costs.images_at_once(image_bytes, problem.N)
         self.launches = [self._sized(grid, int(relu)) for grid in grids]
         self.copy = copy_block(itemsize)
-        scratch = threads * max((launch.results for launch in self.launches), default=0)
-        self.workspace = self.images * image_bytes + scratch * itemsize
+        own = max((of.results * itemsize + of.geometry.tiles * INDEX.itemsize for of in self.launches), default=0)
+        self.workspace = self.images * image_bytes + threads * own
         moved = 2 * image_bytes * problem.N
         split = problem.N * self.source.image * costs.cycles_per_split(self.source.stride[1])
         self.cycles = sum(map(self._cycles, self.launches)) + (
@@ -108,16 +108,16 @@ class OverPixelsPass:
     def _run_images(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         p, images = self.problem, len(operand)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             x = self.source.prepare(operand, slots, scratch)
             for launch in self.launches:
                 grid, geometry = launch.grid, launch.geometry._replace(images=images)
                 tile = register_tile(launch.tile.rows, launch.tile.vectors, p.dtype.itemsize)
-                with Scratch() as own:
+                with scratch:
                     runtime.run_on(
                         over_pixels, slots, np.zeros(1, np.int64), tile.address, self.copy.address, w, grid.arow,
                         grid.acol, x, grid.brow, bias, out, launch.crow, launch.trow,
-                        own.take((slots, launch.results), p.dtype), np.empty((slots, geometry.tiles), np.int64),
+                        scratch.take((slots, launch.results), p.dtype), scratch.take((slots, geometry.tiles), INDEX),
                         geometry,
                     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.pixel_grids import PixelGrid, forward_grids, gradient_grids
 from fastconv.algorithms.weight_panels import WeightPanels
 from fastconv.problem import ConvProblem
-from fastconv.workspace import Scratch
+from fastconv.workspace import INDEX, Scratch
 
 _PANEL_BYTES = 16 * 1024  # of one pixel panel, in the first-level cache beside the weights that stream past it
 _TILES = 128  # of pixels at most in one task: panels of few steps are small, their results are not
@@ -83,7 +83,8 @@ class PixelPanelsPass:
         self.zeros = np.zeros(self.tile.rows, problem.dtype)
         self.copy, self.fill = copy_block(itemsize), fill_panels(self.tile.vectors, itemsize)
         numbers = max((sum(launch.slot_numbers) for launch in self.launches), default=0)
-        tables = 3 * 8 * max((launch.chunk for launch in self.launches), default=0)
+        vectors = 2 * self.tile.vectors
+        tables = INDEX.itemsize * max((3 * of.chunk + of.geometry.tiles * vectors for of in self.launches), default=0)
         packed = self.weights.nbytes if self.weights else 0
         self.workspace = self.images * image_bytes + packed + threads * (numbers * itemsize + tables)
         moved = 2 * (image_bytes * problem.N + packed)
@@ -145,7 +146,7 @@ class PixelPanelsPass:
         self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
     ) -> None:
         """See `base`; `prepared` is what `prepare` gave."""
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             panels = w if prepared is None else prepared
             if self.weights and prepared is None:
                 panels = scratch.take(self.weights.shape, self.problem.dtype)
@@ -153,26 +154,28 @@ class PixelPanelsPass:
             panels = panels.reshape(-1)
             for first in range(0, self.problem.N, self.images):
                 images = slice(first, min(first + self.images, self.problem.N))
-                self._run_images(operand[images], panels, bias, out[images].reshape(-1))
+                self._run_images(operand[images], panels, bias, out[images].reshape(-1), scratch)
 
-    def _run_images(self, operand: np.ndarray, weights: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    def _run_images(
+        self, operand: np.ndarray, weights: np.ndarray, bias: np.ndarray, out: np.ndarray, scratch: Scratch
+    ) -> None:
         p, tile, images = self.problem, self.tile, len(operand)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
         shape = tile.rows, tile.vectors, p.dtype.itemsize
         sweep = tile_sweep(*shape, lane_bias=False).address
-        with Scratch() as scratch:
+        with scratch:
             x = self.source.prepare(operand, slots, scratch)
             for launch in self.launches:
                 panel, results = launch.slot_numbers
                 adding_sweep = tile_sweep(*shape, lane_bias=False, add=True).address if launch.several_blocks else 0
                 few_filters = register_tile(*shape).address if launch.few_filters else 0
-                with Scratch() as own:
+                with scratch:
                     runtime.run_on(
                         pixel_panels, slots, np.zeros(1, np.int64), sweep, adding_sweep, few_filters,
                         self.fill.address, self.copy.address, weights, launch.arow, launch.acol, x, launch.grid.brow,
                         self.prow, bias, self.zeros, out, launch.crow, launch.trow,
-                        np.empty((slots, 3, launch.chunk), np.int64),
-                        np.empty((slots, 2, launch.geometry.tiles * tile.vectors), np.int64),
-                        own.take((slots, panel), p.dtype), own.take((slots, results), p.dtype),
+                        scratch.take((slots, 3, launch.chunk), INDEX),
+                        scratch.take((slots, 2, launch.geometry.tiles * tile.vectors), INDEX),
+                        scratch.take((slots, panel), p.dtype), scratch.take((slots, results), p.dtype),
                         launch.geometry._replace(images=images),
                     )  # fmt: skip

@@ -17,7 +17,7 @@ from fastconv._kernels.register_tile import register_tile
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.problem import ConvProblem
-from fastconv.workspace import Scratch
+from fastconv.workspace import INDEX, Scratch
 
 _DEPTH_BLOCK = 256
 _ROWS_SLOWDOWN = 1.2  # rows that every panel meets, beyond L2 (512 channels: 1568 pixels as fast as `over_filters`)
@@ -64,13 +64,13 @@ class ProductPass:
     def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         p = self.problem
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             runtime.run_on(
                 panel_products, slots, np.zeros(1, np.int64),
                 register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize).address, self.fill.address, 0,
                 operand.reshape(-1), self.arow, w.reshape(-1), self.brow, self.steps, self.steps, self.prow, bias,
                 out.reshape(-1), self.crow,
-                np.empty((slots, 4, _DEPTH_BLOCK), np.int64),
+                scratch.take((slots, 4, _DEPTH_BLOCK), INDEX),
                 scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype), np.empty((slots, 0), p.dtype),
                 self.geometry,
             )  # fmt: skip

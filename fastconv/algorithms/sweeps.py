@@ -212,7 +212,7 @@ class SweepsPass:
         p, images = self.problem, len(x)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
         sweep = tile_sweep(self.tile.rows, self.tile.vectors, p.dtype.itemsize, lane_bias=self.pixels_are_rows)
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             padded = self.source.prepare(x, slots, scratch)
             results = scratch.take(out.shape, p.dtype) if self.planes else out
             runtime.run_on(

@@ -13,12 +13,12 @@ from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
-from fastconv.workspace import Scratch
+from fastconv.workspace import INDEX, Scratch
 
 _STEPS = 64  # vectors of pixels of one block: a tile's rows of dout and the block of x stay in the first-level cache
 _SUMS_BYTES = 2**20  # one vector per result of a task
 _CYCLES_PER_FOLD = 20.0  # adding up the lanes of one result
-# Channels-last rows of 8,000 and 16,000 pixels, whose planes begin in as many pages: 1.2 to 1.5 times as long as others.
+# Channels-last rows of 8,000 and 16,000 pixels, whose planes begin in other pages: 1.2 to 1.5 times as long as others.
 _LONG_ROW_BYTES, _CYCLES_PER_FAR_TRANSPOSED = 16 * 1024, 2.0
 
 
@@ -78,8 +78,10 @@ class WeightDotsPass:
         self.sums = band * self.brow.size * self.lanes
         self.planes = band * block * pitch
         self.dw_size = p.F * taps
-        self.workspace = self.images * self.image_bytes + itemsize * (
-            threads * (self.sums + self.planes) + (splits * self.dw_size if splits > 1 else 0)
+        self.workspace = (
+            self.images * self.image_bytes
+            + itemsize * (threads * (self.sums + self.planes) + (splits * self.dw_size if splits > 1 else 0))
+            + INDEX.itemsize * threads * 2 * block * self.vectors
         )
         self.cycles = self._cycles()
 
@@ -102,21 +104,21 @@ class WeightDotsPass:
 
     def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
         p, g = self.problem, self.geometry
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             single = g.splits == 1
             partial = dw.reshape(1, -1) if single else scratch.take((g.splits, self.dw_size), p.dtype)
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
-                self._run_images(x[images], dout[images], partial, first > 0)
+                self._run_images(x[images], dout[images], partial, first > 0, scratch)
             if not single:
                 np.add.reduce(partial, axis=0, out=dw.reshape(-1))
 
-    def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool) -> None:
+    def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool, scratch: Scratch) -> None:
         p, g, images = self.problem, self.geometry, len(x)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
-        with Scratch() as scratch:
+        with scratch:
             planes = self.source.prepare(x, slots, scratch)
-            tables = np.empty((slots, 2, g.block * self.vectors), np.int64)
+            tables = scratch.take((slots, 2, g.block * self.vectors), INDEX)
             sums, transposed = (scratch.take((slots, size), p.dtype) for size in (self.sums, self.planes))
             tile = dot_tile(self.tile.rows, self.tile.cols, p.dtype.itemsize)
             runtime.run_on(

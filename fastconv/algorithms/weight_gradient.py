@@ -21,7 +21,7 @@ from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import offsets
 from fastconv.problem import ConvProblem
-from fastconv.workspace import Scratch
+from fastconv.workspace import INDEX, Scratch
 
 _TAP_ROWS_SLOWDOWN = 1.1  # measured over 3x3 layers: rows that walk taps touch more cache lines than rows of dout
 # Pixels far apart compete for few lines of the first-level cache: `gradient_panels` ran 0.9 to 1.6 times as fast from
@@ -134,12 +134,12 @@ class WeightGradientPass:
 
     def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
         p, g = self.problem, self.geometry
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             straight = self.direct and g.splits == 1
             partial = dw.reshape(1, -1) if straight else scratch.take((g.splits, self.dw_size), p.dtype)
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
-                self._run_images(x[images], dout[images], partial, first > 0)
+                self._run_images(x[images], dout[images], partial, first > 0, scratch)
             if straight:
                 return
             total = partial[0]
@@ -167,13 +167,13 @@ class WeightGradientPass:
         work = matrices.size * 8
         runtime.launch(transpose_matrices, work, self.transpose.address, matrices, out.reshape(batch, cols, rows))
 
-    def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool) -> None:
+    def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool, scratch: Scratch) -> None:
         p, g, images = self.problem, self.geometry, len(x)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
-        with Scratch() as scratch:
+        with scratch:
             x, dout = self.x.prepare(x, slots, scratch), self.dout.prepare(dout, slots, scratch)
             a, b = (x, dout) if self.rows_are_taps else (dout, x)
-            tables = np.empty((slots, 2 * g.depth_block), np.int64)
+            tables = scratch.take((slots, 2 * g.depth_block), INDEX)
             tile = register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize)
             runtime.run_on(
                 weight_gradient, slots, np.zeros(1, np.int64), tile.address, a, self.arow, b, self.column_b,

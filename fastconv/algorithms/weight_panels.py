@@ -75,7 +75,7 @@ class WeightPanels:
         """Panels of one group, or of the groups that share one."""
         return -(-self.filters // self.width)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         return -(-self.groups // self.together), self.panels, self.depth, self.width
 
@@ -89,12 +89,12 @@ class WeightPanels:
         channel, tap = np.divmod(np.arange(self.rows), self.taps)
         return (tap * (self.depth // self.taps) + channel) * self.width, np.arange(self.rows) * self.stride
 
-    @property
+    @cached_property
     def block(self) -> int:
         """Address of what moves a batch into a panel."""
         return (transpose_to_rows if self.transposed else copy_block)(self.itemsize).address
 
-    @property
+    @cached_property
     def packing(self) -> Packing:
         return Packing(
             transposed=int(self.transposed), filters=self.filters, group_stride=self.group_stride, batches=self.batches,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.winograd_gradient import WinogradGradientPass
 from fastconv.problem import ConvProblem
-from fastconv.workspace import Scratch
+from fastconv.workspace import INDEX, Scratch
 
 # Tiles of one task. Between 16 and 112 it makes no difference that can be measured, with 64 to 512 channels: the
 # register tile reads transformed tiles slowly enough to find them in L2 or L3.
@@ -153,11 +153,23 @@ class WinogradPass:
                 self.taps, self._bands(slots, scratch), transformed, self.weights,
             )  # fmt: skip
 
-    @property
-    def _weight_callbacks(self) -> tuple[int, int, int]:
+    @cached_property
+    def _weight_callbacks(self) -> tuple[int, ...]:
         itemsize = self.problem.dtype.itemsize
         callbacks = weight_transform(self.m, itemsize), copy_block(itemsize), transpose_block(itemsize)
-        return tuple(callback.address for callback in callbacks)  # type: ignore[return-value]
+        return tuple(callback.address for callback in callbacks)
+
+    @cached_property
+    def _callbacks(self) -> tuple[int, ...]:
+        """Addresses of the transforms and the sweeps."""
+        g, itemsize = self.geometry, self.problem.dtype.itemsize
+        shape = self.tile.rows, self.tile.vectors, itemsize
+        return (
+            input_transform(self.m, itemsize).address,
+            tile_sweep(*shape, lane_bias=True).address,
+            tile_sweep(*shape, lane_bias=True, add=True).address if g.channels > g.depth_block else 0,
+            output_transform(self.m, itemsize).address, *self._weight_callbacks,
+        )  # fmt: skip
 
     def _bands(self, slots: int, scratch: Scratch) -> np.ndarray:
         return scratch.take((slots, TAPS * TAPS * BAND * self.geometry.tile_cols), self.problem.dtype)
@@ -166,12 +178,9 @@ class WinogradPass:
         self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
     ) -> None:
         """See `base`; `prepared` is what `prepare` gave."""
-        p, g, itemsize = self.problem, self.geometry, self.problem.dtype.itemsize
+        p, g = self.problem, self.geometry
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
-        shape = self.tile.rows, self.tile.vectors, itemsize
-        sweep = tile_sweep(*shape, lane_bias=True).address
-        adding_sweep = tile_sweep(*shape, lane_bias=True, add=True).address if g.channels > g.depth_block else 0
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             if prepared is not None:
                 g, w = g._replace(w_scratch=0), prepared
             elif not self.own_weights:
@@ -179,16 +188,14 @@ class WinogradPass:
                 self._transform(w, transformed)
                 w = transformed
             own, bands = scratch.take((slots, self.slot_numbers), p.dtype), self._bands(slots, scratch)
-            addresses = scratch.take((slots, g.block * (self.positions + g.m * g.m)), np.dtype(np.int64))
+            addresses = scratch.take((slots, g.block * (self.positions + g.m * g.m)), INDEX)
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
-                with Scratch() as chunk:
-                    x = self.source.prepare(operand[images], slots, chunk)
+                with scratch:
+                    x = self.source.prepare(operand[images], slots, scratch)
                     runtime.run_on(
-                        winograd, slots, np.zeros(1, np.int64), input_transform(self.m, itemsize).address,
-                        sweep, adding_sweep, output_transform(self.m, itemsize).address, *self._weight_callbacks, x,
-                        w.reshape(-1),
-                        self.band_rows, self.w_rows, self.taps, bias, self.zeros, out[images].reshape(-1), self.trow,
+                        winograd, slots, np.zeros(1, np.int64), *self._callbacks, x, w.reshape(-1), self.band_rows,
+                        self.w_rows, self.taps, bias, self.zeros, out[images].reshape(-1), self.trow,
                         self.acol, self.brow, self.vectors, self.srow, addresses, bands, own,
                         g._replace(images=len(operand[images])), self.weights,
                     )  # fmt: skip

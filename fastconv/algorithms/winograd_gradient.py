@@ -15,7 +15,7 @@ from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
 from fastconv.problem import ConvProblem
-from fastconv.workspace import Scratch
+from fastconv.workspace import INDEX, Scratch
 
 BLOCK, LEAST_BLOCK = 64, 32  # tiles transformed at a time: the depth of one call of the register tile
 SPLIT = 128  # tiles of one split at least, where there are threads enough without: each makes a dw of its own
@@ -91,15 +91,15 @@ class WinogradGradientPass:
     def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
         """See `base`."""
         p, g = self.problem, self.geometry
-        with Scratch() as scratch:
+        with Scratch(self.workspace) as scratch:
             if self.straight:
-                self._run_images(x, dout, dw.reshape(1, -1))
+                self._run_images(x, dout, dw.reshape(1, -1), scratch)
                 return
             partial = scratch.take((g.splits, self.dw_size), p.dtype)
             total = scratch.take((self.dw_size,), p.dtype)
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
-                self._run_images(x[images], dout[images], partial)
+                self._run_images(x[images], dout[images], partial, scratch)
                 if first == 0:
                     np.sum(partial, axis=0, out=total)
                 else:
@@ -112,14 +112,14 @@ class WinogradGradientPass:
                 transpose = transpose_block(p.dtype.itemsize).address
                 runtime.launch(transpose_matrices, dw.size * 8, transpose, matrix, dw.reshape(1, p.F, -1))
 
-    def _run_images(self, x: np.ndarray, dout: np.ndarray, out: np.ndarray) -> None:
+    def _run_images(self, x: np.ndarray, dout: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
         p, g, itemsize = self.problem, self.geometry, self.problem.dtype.itemsize
         slots = min(runtime.slots_for(p.multiply_adds * len(x) // p.N), self.threads)
         sweep, adding_sweep = (
             tile_sweep(self.tile.rows, self.tile.vectors, itemsize, lane_bias=True, add=add) for add in (False, True)
         )
-        with Scratch() as scratch:
-            addresses = scratch.take((slots, g.block * (self.positions + g.m * g.m)), np.dtype(np.int64))
+        with scratch:
+            addresses = scratch.take((slots, g.block * (self.positions + g.m * g.m)), INDEX)
             runtime.run_on(
                 winograd_gradient, slots, np.zeros(1, np.int64), input_transform(self.m, itemsize).address,
                 dout_transform(self.m, itemsize).address,
