@@ -9,8 +9,8 @@ output row is a run of neighbours. Channels-last, rows are the taps (kh, kw, c) 
 
 Each task takes some tiles of columns and, a block of q at a time, brings the columns of one tile into a panel
 (q, tile_cols): runs of planes are transposed, rows of pixels copied. The panel stays in the first-level cache while
-all rows pass by; vectors read in place lie a pixel's channels apart and share a few lines of that cache (1x1, 512
-channels: 0.7 times as fast).
+all rows pass by, in one sweep (see `tile_sweep`; a tile with fewer columns is called for each tile of rows); vectors
+read in place lie a pixel's channels apart and share a few lines of that cache (1x1, 512 channels: 0.7 times as fast).
 
 Rows whose numbers lie far apart (channels-last, a tile takes some channels of each pixel) are packed too, into panels
 (q, tile_rows): in place, they compete for few lines of the first-level cache.
@@ -18,8 +18,9 @@ Rows whose numbers lie far apart (channels-last, a tile takes some channels of e
 Tasks are (split of q, group, band of rows, share of the columns); each writes its own part of `out` (splits, ...),
 which may be uninitialised. `bias` (columns, or empty) needs one group and one split. Blocks of q are summed from zero
 and then added, so long sums keep their accuracy. Scratch per slot: `tables` (4 tables of depth_block entries, 7 if rows
-are packed), `panels` (depth_block * tile_cols), `packs` (depth_block * band and a vector, or 0). `steps` numbers the
-steps of a block, `qrow` and `prow` are their offsets in the panels of rows and of columns.
+are packed), `panels` (depth_block * tile_cols), `packs` (depth_block * band and a vector, or 0). `arow` and `crow` have
+room for whole tiles: the last row is repeated. `qrow` and `prow` are the offsets of a block's steps in the panels of
+rows and of columns, `packed_rows` those of a band's rows when packed, `vectors` those of a tile's vectors.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class PanelProducts(NamedTuple):
     out_split: int
     tile_rows: int
     tile_cols: int
-    band: int  # rows of one task, a multiple of tile_rows if there are several bands
+    sums: int  # rows in all
+    band: int  # of one task, a multiple of tile_rows
     packed: int  # 1: rows are packed; 0: read in place
     share: int  # tiles of columns of one task
     splits: int
@@ -118,8 +120,8 @@ def _pack_rows(pack, packed, a, arow, acol, first, end, count, pieces, item, g):
 
 @jit
 def _panel_products(
-    slot, slots, counter, tile, fill, pack, a, arow, b, brow, steps, qrow, prow, bias, out, crow, tables, panels, packs,
-    g,
+    slot, slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, qrow, prow, vectors,
+    bias, zeros, out, crow, tables, panels, packs, g,
 ):  # fmt: skip
     item = a.itemsize
     pixels = g.images * g.rows * g.cols
@@ -175,39 +177,40 @@ def _panel_products(
                             address_of(piece) + 8, address_of(piece) + 16, 1,
                         ),
                     )  # fmt: skip
-                for m in range(top, bottom, g.tile_rows):
-                    a_tile, a_rows, a_steps = source_a, address_of(arow) + 8 * m, address_of(acol)
-                    if g.packed:
-                        a_tile = packed + (m - top) * g.depth_block * item
-                        a_rows, a_steps = address_of(steps), address_of(qrow)
+                a_tiles, a_rows, a_steps = source_a, address_of(arow) + 8 * top, address_of(acol)
+                if g.packed:
+                    a_tiles, a_rows, a_steps = packed, address_of(packed_rows), address_of(qrow)
+                c, c_rows, offset = target + v * item, address_of(crow) + 8 * top, address_of(bias) + v * item
+                if width == g.tile_cols:
+                    call_address(
+                        adding_sweep if flags & ADD else sweep,
+                        (
+                            (bottom - top) // g.tile_rows, g.tile_rows, 0, count, a_tiles, a_rows, a_steps, panel,
+                            address_of(prow), address_of(vectors), c, c_rows, address_of(vectors),
+                            offset if flags & LANE_BIAS else address_of(zeros), flags & RELU,
+                        ),
+                    )  # fmt: skip
+                    continue
+                for m in range(0, min(bottom, g.sums) - top, g.tile_rows):
                     call_address(
                         tile,
                         (
-                            count,
-                            a_tile,
-                            a_rows,
-                            a_steps,
-                            panel,
-                            address_of(prow),
-                            target + v * item,
-                            address_of(crow) + 8 * m,
-                            min(g.tile_rows, bottom - m),
-                            width,
-                            address_of(bias) + v * item,
-                            flags,
+                            count, a_tiles, a_rows + 8 * m, a_steps, panel, address_of(prow), c, c_rows + 8 * m,
+                            min(g.tile_rows, g.sums - top - m), width, offset, flags,
                         ),
-                    )
+                    )  # fmt: skip
             first += g.depth_block
 
 
 @jit(parallel=True)
 def _panel_products_parallel(
-    slots, counter, tile, fill, pack, a, arow, b, brow, steps, qrow, prow, bias, out, crow, tables, panels, packs, g
-):
+    slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, qrow, prow, vectors, bias,
+    zeros, out, crow, tables, panels, packs, g,
+):  # fmt: skip
     for slot in prange(slots):
         _panel_products(
-            intp(slot), slots, counter, tile, fill, pack, a, arow, b, brow, steps, qrow, prow, bias, out, crow, tables,
-            panels, packs, g,
+            intp(slot), slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, qrow,
+            prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
         )  # fmt: skip
 
 

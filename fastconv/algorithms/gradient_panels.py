@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from fastconv import runtime
@@ -9,10 +11,10 @@ from fastconv._kernels.blocks import transpose_rows
 from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.panel_products import PanelProducts, panel_products
 from fastconv._kernels.pixel_panels import fill_panels
-from fastconv._kernels.register_tile import register_tile
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
+from fastconv.algorithms.product import product_callbacks, whole_tiles
 from fastconv.algorithms.tables import offsets
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
@@ -48,11 +50,13 @@ class GradientPanelsPass:
             columns, row_length, out_group = taps, taps, p.group_filters * taps
             a = p.F * plane, p.OW, 1, p.group_filters * plane
             b = self.x.image, self.x.cols, 1, p.group_channels * self.x.plane
-        self.tile = best_tile(self.arow.size, columns, itemsize)
-        self.crow = np.arange(self.arow.size) * row_length
-        self.steps = np.arange(_DEPTH_BLOCK)
-        self.qrow, self.prow = self.steps * self.tile.rows, self.steps * self.tile.cols
-        self.no_bias = np.empty(0, p.dtype)
+        sums = self.arow.size
+        self.tile = best_tile(sums, columns, itemsize)
+        self.arow, self.crow = (whole_tiles(table, self.tile) for table in (self.arow, np.arange(sums) * row_length))
+        steps = np.arange(_DEPTH_BLOCK)
+        self.qrow, self.prow = steps * self.tile.rows, steps * self.tile.cols
+        self.vectors = np.arange(self.tile.vectors) * MACHINE.lanes(itemsize)
+        self.no_bias, self.zeros = np.empty(0, p.dtype), np.zeros(self.tile.cols, p.dtype)
         self.dw_size = p.F * taps
         self.image_bytes = self.x.scratch_bytes(itemsize)
         self.images = costs.images_at_once(self.image_bytes, p.N)
@@ -70,11 +74,14 @@ class GradientPanelsPass:
             splits = ceil_div(tasks, ceil_div(tiles, share))
             splits = max(min(splits, pixels // (4 * _DEPTH_BLOCK)), 1) if splits <= most else 1
         band = costs.split(self.arow.size, bands, self.tile.rows)
+        self.packed_rows = offsets(
+            np.arange(band // self.tile.rows) * _DEPTH_BLOCK * self.tile.rows, steps[: self.tile.rows]
+        )
         self.geometry = PanelProducts(
             images=self.images, groups=p.groups, rows=p.OH, cols=p.OW, a_image=a[0], a_row=a[1], a_col=a[2],
             a_group=a[3], b_image=b[0], b_row=b[1], b_col=b[2], b_group=b[3], planes=int(not p.channels_last),
             columns=columns, out_group=out_group, out_split=self.dw_size, tile_rows=self.tile.rows,
-            tile_cols=self.tile.cols, band=band, packed=int(p.channels_last), share=share, splits=splits,
+            tile_cols=self.tile.cols, sums=sums, band=band, packed=int(p.channels_last), share=share, splits=splits,
             depth_block=_DEPTH_BLOCK, add=0, relu=0,
         )  # fmt: skip
         self.fill = fill_panels(self.tile.vectors, itemsize) if p.channels_last else transpose_rows(itemsize)
@@ -127,12 +134,16 @@ class GradientPanelsPass:
             x, dout = self.x.prepare(x, slots, scratch), dout.reshape(-1)
             a, b = (x, dout) if p.channels_last else (dout, x)
             runtime.run_on(
-                panel_products, slots, np.zeros(1, np.int64),
-                register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize).address, self.fill.address,
-                self.pack.address, a, self.arow, b, self.brow, self.steps, self.qrow, self.prow, self.no_bias,
-                partial.reshape(-1), self.crow,
+                panel_products, slots, np.zeros(1, np.int64), *self._callbacks, a, self.arow, self.packed_rows, b,
+                self.brow, self.qrow, self.prow, self.vectors, self.no_bias, self.zeros, partial.reshape(-1), self.crow,
                 scratch.take((slots, _TABLES, _DEPTH_BLOCK), INDEX),
                 scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype),
                 scratch.take((slots, self.pack_numbers), p.dtype),
                 self.geometry._replace(images=images, add=int(add)),
             )  # fmt: skip
+
+    @cached_property
+    def _callbacks(self) -> tuple[int, ...]:
+        p, several = self.problem, self.problem.N * self.problem.OH * self.problem.OW > _DEPTH_BLOCK
+        tiles = product_callbacks(self.tile, self.geometry.columns, p.dtype.itemsize, several_blocks=several)
+        return *tiles, self.fill.address, self.pack.address

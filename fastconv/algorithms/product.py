@@ -6,14 +6,17 @@ Packed beforehand, weights are written and read once more: with few images that 
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import transpose_rows
-from fastconv._kernels.isa import best_tile
+from fastconv._kernels.isa import MACHINE, TileShape, best_tile
 from fastconv._kernels.panel_products import PanelProducts, panel_products
 from fastconv._kernels.pixel_panels import fill_panels
 from fastconv._kernels.register_tile import register_tile
+from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.problem import ConvProblem
@@ -23,6 +26,21 @@ _DEPTH_BLOCK = 256
 _ROWS_SLOWDOWN = 1.2  # rows that every panel meets, beyond L2 (512 channels: 1568 pixels as fast as `over_filters`)
 _CYCLES_PER_COPIED = 0.3  # a weight on its way into a panel
 _CYCLES_PER_TRANSPOSED = 0.5
+
+
+def whole_tiles(rows: np.ndarray, tile: TileShape) -> np.ndarray:
+    """A table of rows with the last one repeated until it fills a tile."""
+    return np.pad(rows, (0, -rows.size % tile.rows), mode="edge")
+
+
+def product_callbacks(tile: TileShape, columns: int, itemsize: int, *, several_blocks: bool) -> tuple[int, int, int]:
+    """Addresses of the sweeps, and of the tile for a panel of fewer columns: 0 for what is not needed."""
+    shape = tile.rows, tile.vectors, itemsize
+    return (
+        tile_sweep(*shape, lane_bias=True).address,
+        tile_sweep(*shape, lane_bias=True, add=True).address if several_blocks else 0,
+        register_tile(*shape).address if columns % tile.cols else 0,
+    )
 
 
 class ProductPass:
@@ -40,18 +58,21 @@ class ProductPass:
         along_rows = gradient == p.channels_last
         pitch = p.F if p.channels_last else p.C
         self.tile = best_tile(p.N, columns, itemsize)
-        self.arow, self.crow = np.arange(p.N) * depth, np.arange(p.N) * columns
+        images = whole_tiles(np.arange(p.N), self.tile)
+        self.arow, self.crow = images * depth, images * columns
         self.brow = np.arange(columns) * pitch if along_rows else np.empty(0, np.int64)
-        self.steps = np.arange(_DEPTH_BLOCK)
-        self.prow = self.steps * self.tile.cols
+        self.nothing = np.empty(0, np.int64)  # rows are read in place
+        self.prow = np.arange(_DEPTH_BLOCK) * self.tile.cols
+        self.vectors = np.arange(self.tile.vectors) * MACHINE.lanes(itemsize)
+        self.zeros = np.zeros(self.tile.cols, p.dtype)
         tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
         tiles = ceil_div(columns, self.tile.cols)
         self.geometry = PanelProducts(
             images=1, groups=1, rows=1, cols=depth, a_image=0, a_row=0, a_col=1, a_group=0, b_image=0,
             b_row=depth if along_rows else 0, b_col=1 if along_rows else pitch, b_group=0, planes=int(along_rows),
             columns=columns, out_group=0, out_split=0, tile_rows=self.tile.rows, tile_cols=self.tile.cols,
-            band=p.N, packed=0, share=costs.split(tiles, tasks, 1), splits=1, depth_block=_DEPTH_BLOCK, add=0,
-            relu=int(relu),
+            sums=p.N, band=self.arow.size, packed=0, share=costs.split(tiles, tasks, 1), splits=1,
+            depth_block=_DEPTH_BLOCK, add=0, relu=int(relu),
         )  # fmt: skip
         self.fill = transpose_rows(itemsize) if along_rows else fill_panels(self.tile.vectors, itemsize)
         self.workspace = threads * _DEPTH_BLOCK * (self.tile.cols * itemsize + 4 * 8)
@@ -66,11 +87,16 @@ class ProductPass:
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
         with Scratch(self.workspace) as scratch:
             runtime.run_on(
-                panel_products, slots, np.zeros(1, np.int64),
-                register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize).address, self.fill.address, 0,
-                operand.reshape(-1), self.arow, w.reshape(-1), self.brow, self.steps, self.steps, self.prow, bias,
+                panel_products, slots, np.zeros(1, np.int64), *self._callbacks, operand.reshape(-1), self.arow,
+                self.nothing, w.reshape(-1), self.brow, self.nothing, self.prow, self.vectors, bias, self.zeros,
                 out.reshape(-1), self.crow,
                 scratch.take((slots, 4, _DEPTH_BLOCK), INDEX),
                 scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype), np.empty((slots, 0), p.dtype),
                 self.geometry,
             )  # fmt: skip
+
+    @cached_property
+    def _callbacks(self) -> tuple[int, ...]:
+        g, itemsize = self.geometry, self.problem.dtype.itemsize
+        tiles = product_callbacks(self.tile, g.columns, itemsize, several_blocks=g.cols > _DEPTH_BLOCK)
+        return *tiles, self.fill.address, 0
