@@ -8,9 +8,10 @@ output row is a run of neighbours. Channels-last, rows are the taps (kh, kw, c) 
 `dout`. For a linear layer rows are images, q runs over one image's features, and b are the weights.
 
 Each task takes some tiles of columns and, a block of q at a time, brings the columns of one tile into a panel
-(q, tile_cols): runs of planes are transposed, rows of pixels copied. The panel stays in the first-level cache while
-all rows pass by, in one sweep (see `tile_sweep`; a tile with fewer columns is called for each tile of rows); vectors
-read in place lie a pixel's channels apart and share a few lines of that cache (1x1, 512 channels: 0.7 times as fast).
+(q, tile_cols): runs of planes are transposed, rows of pixels copied, for several panels at once where rows lie far
+apart, so that each is read for more than a cache line. The panel stays in the first-level cache while all rows pass
+by, in one sweep (see `tile_sweep`; a tile with fewer columns is called for each tile of rows); vectors read in place
+lie a pixel's channels apart and share a few lines of that cache (1x1, 512 channels: 0.7 times as fast).
 
 Rows whose numbers lie far apart (channels-last, a tile takes some channels of each pixel) are packed too, into panels
 (q, tile_rows): in place, they compete for few lines of the first-level cache.
@@ -18,9 +19,11 @@ Rows whose numbers lie far apart (channels-last, a tile takes some channels of e
 Tasks are (split of q, group, band of rows, share of the columns); each writes its own part of `out` (splits, ...),
 which may be uninitialised. `bias` (columns, or empty) needs one group and one split. Blocks of q are summed from zero
 and then added, so long sums keep their accuracy. Scratch per slot: `tables` (4 tables of depth_block entries, 7 if rows
-are packed), `panels` (depth_block * tile_cols), `packs` (depth_block * band and a vector, or 0). `arow` and `crow` have
-room for whole tiles: the last row is repeated. `qrow` and `prow` are the offsets of a block's steps in the panels of
-rows and of columns, `packed_rows` those of a band's rows when packed, `vectors` those of a tile's vectors.
+are packed), `panels` (together * depth_block * tile_cols), `packs` (depth_block * band and a vector, or 0).
+
+`arow` and `crow` have room for whole tiles: the last row is repeated. `qrow` and `prow` are the offsets of a block's
+steps in the panels of rows and of columns, `packed_rows` those of a band's rows when packed, `vectors` those of a
+tile's vectors.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ class PanelProducts(NamedTuple):
     band: int  # of one task, a multiple of tile_rows
     packed: int  # 1: rows are packed; 0: read in place
     share: int  # tiles of columns of one task
+    together: int  # whose panels are filled at once: 1 of planes, 8 at most
     splits: int
     depth_block: int
     add: int  # 1 adds to what `out` holds (an earlier part of the batch)
@@ -129,9 +133,9 @@ def _panel_products(
     shares = (tiles + g.share - 1) // g.share
     part = (pixels + g.splits - 1) // g.splits
     panel, packed, mine = address_of(panels[slot]), address_of(packs[slot]), tables[slot]
-    acol, places, starts, lengths, pieces = mine[0], mine[1], mine[2], mine[3], mine[4:]
-    piece = lengths  # pixels form no runs; a row of their panel is one piece, from offset 0 to 0 (see `fill_panels`)
-    piece[:2] = 0
+    acol, places, starts, lengths, row_pieces = mine[0], mine[1], mine[2], mine[3], mine[4:]
+    # Pixels form no runs: these tables hold the pieces of their rows, one per panel (see `fill_panels`).
+    sources, targets, widths = starts[:8], starts[8:16], lengths
     bands = (arow.size + g.band - 1) // g.band
     while True:
         task = next_task(counter)
@@ -159,22 +163,29 @@ def _panel_products(
             if g.relu and first + count == end:
                 flags |= RELU
             if g.packed:
-                _pack_rows(pack, packed, source_a, arow, acol, top, bottom, count, pieces, item, g)
-            for t in range(share * g.share, min((share + 1) * g.share, tiles)):
+                _pack_rows(pack, packed, source_a, arow, acol, top, bottom, count, row_pieces, item, g)
+            behind = min((share + 1) * g.share, tiles)
+            for t in range(share * g.share, behind):
                 v = t * g.tile_cols
                 width = min(g.tile_cols, g.columns - v)
+                filled = (t - share * g.share) % g.together  # before it
+                b_panel = panel + filled * g.depth_block * g.tile_cols * item
                 if g.planes:
                     for run in range(runs):
                         to = panel + starts[run] * g.tile_cols * item
                         place = source_b + places[starts[run]] * item
                         call_address(fill, (to, g.tile_cols, place, address_of(brow) + 8 * v, width, lengths[run]))
-                else:
-                    piece[2] = width
+                elif filled == 0:
+                    pieces = min(g.together, behind - t)
+                    for i in range(pieces):
+                        sources[i] = i * g.tile_cols
+                        targets[i] = i * g.depth_block * g.tile_cols
+                        widths[i] = min(g.tile_cols, g.columns - v - i * g.tile_cols)
                     call_address(
                         fill,
                         (
-                            panel, source_b + v * item, address_of(places), count, address_of(piece),
-                            address_of(piece) + 8, address_of(piece) + 16, 1,
+                            panel, source_b + v * item, address_of(places), count, address_of(sources),
+                            address_of(targets), address_of(widths), pieces,
                         ),
                     )  # fmt: skip
                 a_tiles, a_rows, a_steps = source_a, address_of(arow) + 8 * top, address_of(acol)
@@ -185,7 +196,7 @@ def _panel_products(
                     call_address(
                         adding_sweep if flags & ADD else sweep,
                         (
-                            (bottom - top) // g.tile_rows, g.tile_rows, 0, count, a_tiles, a_rows, a_steps, panel,
+                            (bottom - top) // g.tile_rows, g.tile_rows, 0, count, a_tiles, a_rows, a_steps, b_panel,
                             address_of(prow), address_of(vectors), c, c_rows, address_of(vectors),
                             offset if flags & LANE_BIAS else address_of(zeros), flags & RELU,
                         ),
@@ -195,7 +206,7 @@ def _panel_products(
                     call_address(
                         tile,
                         (
-                            count, a_tiles, a_rows + 8 * m, a_steps, panel, address_of(prow), c, c_rows + 8 * m,
+                            count, a_tiles, a_rows + 8 * m, a_steps, b_panel, address_of(prow), c, c_rows + 8 * m,
                             min(g.tile_rows, g.sums - top - m), width, offset, flags,
                         ),
                     )  # fmt: skip

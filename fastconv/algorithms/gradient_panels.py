@@ -14,7 +14,7 @@ from fastconv._kernels.pixel_panels import fill_panels
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
-from fastconv.algorithms.product import product_callbacks, whole_tiles
+from fastconv.algorithms.product import panels_together, product_callbacks, whole_tiles
 from fastconv.algorithms.tables import offsets
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
@@ -77,17 +77,19 @@ class GradientPanelsPass:
         self.packed_rows = offsets(
             np.arange(band // self.tile.rows) * _DEPTH_BLOCK * self.tile.rows, steps[: self.tile.rows]
         )
+        together = panels_together(p.F * itemsize) if p.channels_last else 1
+        self.panels = together * _DEPTH_BLOCK * self.tile.cols
         self.geometry = PanelProducts(
             images=self.images, groups=p.groups, rows=p.OH, cols=p.OW, a_image=a[0], a_row=a[1], a_col=a[2],
             a_group=a[3], b_image=b[0], b_row=b[1], b_col=b[2], b_group=b[3], planes=int(not p.channels_last),
             columns=columns, out_group=out_group, out_split=self.dw_size, tile_rows=self.tile.rows,
-            tile_cols=self.tile.cols, sums=sums, band=band, packed=int(p.channels_last), share=share, splits=splits,
-            depth_block=_DEPTH_BLOCK, add=0, relu=0,
+            tile_cols=self.tile.cols, sums=sums, band=band, packed=int(p.channels_last), share=share, together=together,
+            splits=splits, depth_block=_DEPTH_BLOCK, add=0, relu=0,
         )  # fmt: skip
         self.fill = fill_panels(self.tile.vectors, itemsize) if p.channels_last else transpose_rows(itemsize)
         self.pack = fill_panels(ceil_div(self.tile.rows, MACHINE.lanes(itemsize)), itemsize, self.tile.rows)
         self.pack_numbers = _DEPTH_BLOCK * band + MACHINE.lanes(itemsize) if p.channels_last else 0
-        scratch = (_DEPTH_BLOCK * self.tile.cols + self.pack_numbers) * itemsize + _TABLES * _DEPTH_BLOCK * 8
+        scratch = (self.panels + self.pack_numbers) * itemsize + _TABLES * _DEPTH_BLOCK * 8
         partial = self.dw_size * itemsize * splits if splits > 1 else 0
         self.workspace = self.images * self.image_bytes + partial + threads * scratch
         self.cycles = self._cycles()
@@ -137,7 +139,7 @@ class GradientPanelsPass:
                 panel_products, slots, np.zeros(1, np.int64), *self._callbacks, a, self.arow, self.packed_rows, b,
                 self.brow, self.qrow, self.prow, self.vectors, self.no_bias, self.zeros, partial.reshape(-1), self.crow,
                 scratch.take((slots, _TABLES, _DEPTH_BLOCK), INDEX),
-                scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype),
+                scratch.take((slots, self.panels), p.dtype),
                 scratch.take((slots, self.pack_numbers), p.dtype),
                 self.geometry._replace(images=images, add=int(add)),
             )  # fmt: skip

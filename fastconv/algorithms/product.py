@@ -24,6 +24,7 @@ from fastconv.workspace import INDEX, Scratch
 
 _DEPTH_BLOCK = 256
 _ROWS_SLOWDOWN = 1.2  # rows that every panel meets, beyond L2 (512 channels: 1568 pixels as fast as `over_filters`)
+_FAR_PANELS, _FAR_BYTES = 4, 4096  # panels filled at once, from rows that lie so far apart
 _CYCLES_PER_COPIED = 0.3  # a weight on its way into a panel
 _CYCLES_PER_TRANSPOSED = 0.5
 
@@ -31,6 +32,11 @@ _CYCLES_PER_TRANSPOSED = 0.5
 def whole_tiles(rows: np.ndarray, tile: TileShape) -> np.ndarray:
     """A table of rows with the last one repeated until it fills a tile."""
     return np.pad(rows, (0, -rows.size % tile.rows), mode="edge")
+
+
+def panels_together(row_bytes: int) -> int:
+    """How many panels are filled at once, from rows of so many bytes."""
+    return _FAR_PANELS if row_bytes >= _FAR_BYTES else 1
 
 
 def product_callbacks(tile: TileShape, columns: int, itemsize: int, *, several_blocks: bool) -> tuple[int, int, int]:
@@ -71,11 +77,13 @@ class ProductPass:
             images=1, groups=1, rows=1, cols=depth, a_image=0, a_row=0, a_col=1, a_group=0, b_image=0,
             b_row=depth if along_rows else 0, b_col=1 if along_rows else pitch, b_group=0, planes=int(along_rows),
             columns=columns, out_group=0, out_split=0, tile_rows=self.tile.rows, tile_cols=self.tile.cols,
-            sums=p.N, band=self.arow.size, packed=0, share=costs.split(tiles, tasks, 1), splits=1,
+            sums=p.N, band=self.arow.size, packed=0, share=costs.split(tiles, tasks, 1),
+            together=1 if along_rows else panels_together(pitch * itemsize), splits=1,
             depth_block=_DEPTH_BLOCK, add=0, relu=int(relu),
         )  # fmt: skip
+        self.panels = self.geometry.together * _DEPTH_BLOCK * self.tile.cols
         self.fill = transpose_rows(itemsize) if along_rows else fill_panels(self.tile.vectors, itemsize)
-        self.workspace = threads * _DEPTH_BLOCK * (self.tile.cols * itemsize + 4 * 8)
+        self.workspace = threads * (self.panels * itemsize + _DEPTH_BLOCK * 4 * INDEX.itemsize)
         filling = depth * columns * (_CYCLES_PER_TRANSPOSED if along_rows else _CYCLES_PER_COPIED)
         arithmetic = self.tile.cycles_for(p.N, columns, depth, _DEPTH_BLOCK)
         if p.N * min(depth, _DEPTH_BLOCK) * itemsize > 2 * costs.L2_BYTES:
@@ -91,7 +99,7 @@ class ProductPass:
                 self.nothing, w.reshape(-1), self.brow, self.nothing, self.prow, self.vectors, bias, self.zeros,
                 out.reshape(-1), self.crow,
                 scratch.take((slots, 4, _DEPTH_BLOCK), INDEX),
-                scratch.take((slots, _DEPTH_BLOCK * self.tile.cols), p.dtype), np.empty((slots, 0), p.dtype),
+                scratch.take((slots, self.panels), p.dtype), np.empty((slots, 0), p.dtype),
                 self.geometry,
             )  # fmt: skip
 
