@@ -23,7 +23,8 @@ are packed), `panels` (together * depth_block * tile_cols), `packs` (depth_block
 
 `arow` and `crow` have room for whole tiles: the last row is repeated. `qrow` and `prow` are the offsets of a block's
 steps in the panels of rows and of columns, `packed_rows` those of a band's rows when packed, `vectors` those of a
-tile's vectors.
+tile's vectors; `sources`, `targets` and `widths` say what the panels that are filled at once take of a row of pixels,
+`widths` for all of them.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def _pack_rows(pack, packed, a, arow, acol, first, end, count, pieces, item, g):
 
 @jit
 def _panel_products(
-    slot, slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, qrow, prow, vectors,
-    bias, zeros, out, crow, tables, panels, packs, g,
+    slot, slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, sources, targets,
+    widths, qrow, prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
 ):  # fmt: skip
     item = a.itemsize
     pixels = g.images * g.rows * g.cols
@@ -134,8 +135,6 @@ def _panel_products(
     part = (pixels + g.splits - 1) // g.splits
     panel, packed, mine = address_of(panels[slot]), address_of(packs[slot]), tables[slot]
     acol, places, starts, lengths, row_pieces = mine[0], mine[1], mine[2], mine[3], mine[4:]
-    # Pixels form no runs: these tables hold the pieces of their rows, one per panel (see `fill_panels`).
-    sources, targets, widths = starts[:8], starts[8:16], lengths
     bands = (arow.size + g.band - 1) // g.band
     while True:
         task = next_task(counter)
@@ -167,7 +166,7 @@ def _panel_products(
             behind = min((share + 1) * g.share, tiles)
             for t in range(share * g.share, behind):
                 v = t * g.tile_cols
-                width = min(g.tile_cols, g.columns - v)
+                width = widths[t]
                 filled = (t - share * g.share) % g.together  # before it
                 b_panel = panel + filled * g.depth_block * g.tile_cols * item
                 if g.planes:
@@ -176,16 +175,11 @@ def _panel_products(
                         place = source_b + places[starts[run]] * item
                         call_address(fill, (to, g.tile_cols, place, address_of(brow) + 8 * v, width, lengths[run]))
                 elif filled == 0:
-                    pieces = min(g.together, behind - t)
-                    for i in range(pieces):
-                        sources[i] = i * g.tile_cols
-                        targets[i] = i * g.depth_block * g.tile_cols
-                        widths[i] = min(g.tile_cols, g.columns - v - i * g.tile_cols)
                     call_address(
                         fill,
                         (
                             panel, source_b + v * item, address_of(places), count, address_of(sources),
-                            address_of(targets), address_of(widths), pieces,
+                            address_of(targets), address_of(widths) + 8 * t, min(g.together, behind - t),
                         ),
                     )  # fmt: skip
                 a_tiles, a_rows, a_steps = source_a, address_of(arow) + 8 * top, address_of(acol)
@@ -215,13 +209,13 @@ def _panel_products(
 
 @jit(parallel=True)
 def _panel_products_parallel(
-    slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, qrow, prow, vectors, bias,
-    zeros, out, crow, tables, panels, packs, g,
+    slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, sources, targets, widths,
+    qrow, prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
 ):  # fmt: skip
     for slot in prange(slots):
         _panel_products(
-            intp(slot), slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, qrow,
-            prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
+            intp(slot), slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, sources,
+            targets, widths, qrow, prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from fastconv._kernels.pixel_panels import fill_panels
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
-from fastconv.algorithms.product import panels_together, product_callbacks, whole_tiles
+from fastconv.algorithms.product import PanelPieces, product_callbacks, whole_tiles
 from fastconv.algorithms.tables import offsets
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
@@ -77,14 +77,14 @@ class GradientPanelsPass:
         self.packed_rows = offsets(
             np.arange(band // self.tile.rows) * _DEPTH_BLOCK * self.tile.rows, steps[: self.tile.rows]
         )
-        together = panels_together(p.F * itemsize) if p.channels_last else 1
-        self.panels = together * _DEPTH_BLOCK * self.tile.cols
+        self.pieces = PanelPieces.of(self.tile, columns, p.F * itemsize if p.channels_last else 0, _DEPTH_BLOCK)
+        self.panels = self.pieces.together * _DEPTH_BLOCK * self.tile.cols
         self.geometry = PanelProducts(
             images=self.images, groups=p.groups, rows=p.OH, cols=p.OW, a_image=a[0], a_row=a[1], a_col=a[2],
             a_group=a[3], b_image=b[0], b_row=b[1], b_col=b[2], b_group=b[3], planes=int(not p.channels_last),
             columns=columns, out_group=out_group, out_split=self.dw_size, tile_rows=self.tile.rows,
-            tile_cols=self.tile.cols, sums=sums, band=band, packed=int(p.channels_last), share=share, together=together,
-            splits=splits, depth_block=_DEPTH_BLOCK, add=0, relu=0,
+            tile_cols=self.tile.cols, sums=sums, band=band, packed=int(p.channels_last), share=share,
+            together=self.pieces.together, splits=splits, depth_block=_DEPTH_BLOCK, add=0, relu=0,
         )  # fmt: skip
         self.fill = fill_panels(self.tile.vectors, itemsize) if p.channels_last else transpose_rows(itemsize)
         self.pack = fill_panels(ceil_div(self.tile.rows, MACHINE.lanes(itemsize)), itemsize, self.tile.rows)
@@ -137,7 +137,8 @@ class GradientPanelsPass:
             a, b = (x, dout) if p.channels_last else (dout, x)
             runtime.run_on(
                 panel_products, slots, np.zeros(1, np.int64), *self._callbacks, a, self.arow, self.packed_rows, b,
-                self.brow, self.qrow, self.prow, self.vectors, self.no_bias, self.zeros, partial.reshape(-1), self.crow,
+                self.brow, *self.pieces.tables, self.qrow, self.prow, self.vectors, self.no_bias, self.zeros,
+                partial.reshape(-1), self.crow,
                 scratch.take((slots, _TABLES, _DEPTH_BLOCK), INDEX),
                 scratch.take((slots, self.panels), p.dtype),
                 scratch.take((slots, self.pack_numbers), p.dtype),

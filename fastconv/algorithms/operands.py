@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -15,6 +15,14 @@ from fastconv.workspace import Scratch
 
 _BAND_BYTES = 4 * 1024  # of padded rows that are zeroed and filled at once
 _LONG_ROW_BYTES = 1024  # such a row is a band of its own
+
+
+@lru_cache(maxsize=1024)
+def _band(itemsize: int, width: int, cols: int, rows: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """What copies a band of padded rows, and where they begin in it and in the image."""
+    row_bytes = cols * itemsize
+    band = 1 if row_bytes > _LONG_ROW_BYTES else min(_BAND_BYTES // row_bytes, rows)
+    return copy_block(itemsize).address, steps(cols, band), steps(width, band)
 
 
 @dataclass(frozen=True)
@@ -88,13 +96,12 @@ class Operand:
         place = self.top, self.left
         shape: tuple[int, ...]
         if self.same_order and self.stride == (1, 1):
-            itemsize, step = given.dtype.itemsize, self.col_step
+            step = self.col_step
             width, cols = self.width * step, self.cols * step
-            row_bytes = cols * itemsize
-            band = 1 if row_bytes > _LONG_ROW_BYTES else min(_BAND_BYTES // row_bytes, self.rows)
+            copy, to_rows, from_rows = _band(given.dtype.itemsize, width, cols, self.rows)
             runtime.run_on(
-                pad_rows, slots, copy_block(itemsize).address, given.reshape(-1, self.height, width), padded, self.rows,
-                cols, self.top, self.left * step, steps(cols, band), steps(width, band),
+                pad_rows, slots, copy, given.reshape(-1, self.height, width), padded, self.rows, cols, self.top,
+                self.left * step, to_rows, from_rows,
             )  # fmt: skip
         elif self.same_order:
             planes = given.reshape(-1, self.height, self.width)

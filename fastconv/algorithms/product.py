@@ -7,6 +7,7 @@ Packed beforehand, weights are written and read once more: with few images that 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from fastconv._kernels.register_tile import register_tile
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.tables import steps
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
@@ -34,9 +36,23 @@ def whole_tiles(rows: np.ndarray, tile: TileShape) -> np.ndarray:
     return np.pad(rows, (0, -rows.size % tile.rows), mode="edge")
 
 
-def panels_together(row_bytes: int) -> int:
-    """How many panels are filled at once, from rows of so many bytes."""
-    return _FAR_PANELS if row_bytes >= _FAR_BYTES else 1
+class PanelPieces(NamedTuple):
+    """What the panels that are filled at once, from rows of `row_bytes`, take of a row: see the kernel."""
+
+    together: int
+    sources: np.ndarray
+    targets: np.ndarray
+    widths: np.ndarray
+
+    @classmethod
+    def of(cls, tile: TileShape, columns: int, row_bytes: int, depth_block: int) -> PanelPieces:
+        together = _FAR_PANELS if row_bytes >= _FAR_BYTES else 1
+        widths = np.minimum(columns - np.arange(0, columns, tile.cols), tile.cols)
+        return cls(together, steps(tile.cols, together), steps(depth_block * tile.cols, together), widths)
+
+    @property
+    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.sources, self.targets, self.widths
 
 
 def product_callbacks(tile: TileShape, columns: int, itemsize: int, *, several_blocks: bool) -> tuple[int, int, int]:
@@ -73,12 +89,13 @@ class ProductPass:
         self.zeros = np.zeros(self.tile.cols, p.dtype)
         tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
         tiles = ceil_div(columns, self.tile.cols)
+        self.pieces = PanelPieces.of(self.tile, columns, 0 if along_rows else pitch * itemsize, _DEPTH_BLOCK)
         self.geometry = PanelProducts(
             images=1, groups=1, rows=1, cols=depth, a_image=0, a_row=0, a_col=1, a_group=0, b_image=0,
             b_row=depth if along_rows else 0, b_col=1 if along_rows else pitch, b_group=0, planes=int(along_rows),
             columns=columns, out_group=0, out_split=0, tile_rows=self.tile.rows, tile_cols=self.tile.cols,
             sums=p.N, band=self.arow.size, packed=0, share=costs.split(tiles, tasks, 1),
-            together=1 if along_rows else panels_together(pitch * itemsize), splits=1,
+            together=self.pieces.together, splits=1,
             depth_block=_DEPTH_BLOCK, add=0, relu=int(relu),
         )  # fmt: skip
         self.panels = self.geometry.together * _DEPTH_BLOCK * self.tile.cols
@@ -96,11 +113,9 @@ class ProductPass:
         with Scratch(self.workspace) as scratch:
             runtime.run_on(
                 panel_products, slots, np.zeros(1, np.int64), *self._callbacks, operand.reshape(-1), self.arow,
-                self.nothing, w.reshape(-1), self.brow, self.nothing, self.prow, self.vectors, bias, self.zeros,
-                out.reshape(-1), self.crow,
-                scratch.take((slots, 4, _DEPTH_BLOCK), INDEX),
-                scratch.take((slots, self.panels), p.dtype), np.empty((slots, 0), p.dtype),
-                self.geometry,
+                self.nothing, w.reshape(-1), self.brow, *self.pieces.tables, self.nothing, self.prow, self.vectors,
+                bias, self.zeros, out.reshape(-1), self.crow, scratch.take((slots, 4, _DEPTH_BLOCK), INDEX),
+                scratch.take((slots, self.panels), p.dtype), scratch.take((slots, 0), p.dtype), self.geometry,
             )  # fmt: skip
 
     @cached_property

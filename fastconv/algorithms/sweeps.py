@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -164,6 +165,7 @@ class SweepsPass:
         self.w_places, self.filters_to = filters * places.w_filter, filters * places.out_filter
         first_of_groups = np.arange(p.groups) * p.group_filters
         self.biases = offsets(first_of_groups, filters, np.arange(lanes if self.pixels_are_rows else 1))
+        self.biases_in_order = np.array_equal(self.biases, np.arange(p.F))
         self.no_bias = np.zeros(self.biases.size, p.dtype)
 
         step = p.stride[1] if self.pixels_are_rows else lanes  # numbers of x's row that an entry adds, of each channel
@@ -203,22 +205,28 @@ class SweepsPass:
 
     def run(self, x: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""
-        biases = bias[self.biases] if bias.size else self.no_bias
+        biases = self.no_bias
+        if bias.size:
+            biases = bias if self.biases_in_order else bias[self.biases]
         for first in range(0, self.problem.N, self.images):
             images = slice(first, min(first + self.images, self.problem.N))
             self._run_images(x[images], w.reshape(-1), biases, out[images].reshape(-1))
 
+    @cached_property
+    def _sweep(self) -> int:
+        shape = self.tile.rows, self.tile.vectors, self.problem.dtype.itemsize
+        return tile_sweep(*shape, lane_bias=self.pixels_are_rows).address
+
     def _run_images(self, x: np.ndarray, w: np.ndarray, biases: np.ndarray, out: np.ndarray) -> None:
         p, images = self.problem, len(x)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
-        sweep = tile_sweep(self.tile.rows, self.tile.vectors, p.dtype.itemsize, lane_bias=self.pixels_are_rows)
         with Scratch(self.workspace) as scratch:
             padded = self.source.prepare(x, slots, scratch)
             results = scratch.take(out.shape, p.dtype) if self.planes else out
             runtime.run_on(
-                sweeps, slots, np.zeros(1, np.int64), sweep.address, w, self.w_places, self.w_taps, padded,
+                sweeps, slots, np.zeros(1, np.int64), self._sweep, w, self.w_places, self.w_taps, padded,
                 self.x_places, self.x_taps, self.pieces, self.band_pieces, biases, results, self.filters_to,
-                self.pixels_to, self.geometry._replace(images=images),
+                self.pixels_to, self.geometry if images == self.images else self.geometry._replace(images=images),
             )  # fmt: skip
             if self.planes:
                 transpose, shape = transpose_block(p.dtype.itemsize).address, (images, p.F, p.OH * p.OW)
