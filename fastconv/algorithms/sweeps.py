@@ -28,7 +28,7 @@ _BAND_ENTRIES = 1024  # places of one task, in tables of some ten kilobytes
 _CYCLES_PER_TILE = 35.0  # beside its steps: 12 to 40 measured (3x3 to 7x7, one and three channels)
 # Operands of a tile that overflow the first-level cache: 32 channels of 5x10 took 1.4 times as long as 16 of 5x5.
 _L1_BYTES, _BEYOND_L1 = 32 * 1024, 1.35
-# Channels-last, a panel's weights lie F numbers apart, in few lines of that cache: beyond its size `direct`, which
+# Channels-last, a panel's weights lie F numbers apart, in few lines of that cache: from its size on `direct`, which
 # packs them, was 1.05 (5x5x16, 32 filters) to 1.19 times as fast (7x7x3, 64 filters).
 _FAR_WEIGHTS = 1.12
 _CYCLES_PER_NUMBER_IN_ORDER = 1.5  # from planes to fewer filters than a vector has
@@ -192,7 +192,7 @@ class SweepsPass:
         weights = filter_entries * (lanes if self.pixels_are_rows else 1)
         if piece_bytes + weights * depth * itemsize > _L1_BYTES:
             steps *= _BEYOND_L1
-        elif self.pixels_are_rows and p.group_filters * depth * itemsize > _L1_BYTES:
+        elif self.pixels_are_rows and p.group_filters * depth * itemsize >= _L1_BYTES:
             steps *= _FAR_WEIGHTS
         turns = 0.0 if self.pixels_are_rows else p.group_channels * costs.CYCLES_PER_PLANE
         multiplying = panels * p.groups * (steps + tiles * (_CYCLES_PER_TILE + turns))
