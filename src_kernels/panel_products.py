@@ -63,7 +63,8 @@ class PanelProducts(NamedTuple):
     band: int  # of one task, a multiple of tile_rows
     packed: int  # 1: rows are packed; 0: read in place
     share: int  # tiles of columns of one task
-    together: int  # whose panels are filled at once: 1 of planes, 8 at most
+    together: int  # whose panels are filled at once: 1 of planes
+    filled: int  # 1: b is panels already, (block of q, tile, depth_block, tile_cols); needs one group and one split
     splits: int
     depth_block: int
     add: int  # 1 adds to what `out` holds (an earlier part of the batch)
@@ -167,14 +168,17 @@ def _panel_products(
             for t in range(share * g.share, behind):
                 v = t * g.tile_cols
                 width = widths[t]
-                filled = (t - share * g.share) % g.together  # before it
-                b_panel = panel + filled * g.depth_block * g.tile_cols * item
-                if g.planes:
+                before = (t - share * g.share) % g.together  # of those filled at once
+                panel_bytes = g.depth_block * g.tile_cols * item
+                b_panel = panel + before * panel_bytes
+                if g.filled:
+                    b_panel = source_b + (first // g.depth_block * tiles + t) * panel_bytes
+                elif g.planes:
                     for run in range(runs):
                         to = panel + starts[run] * g.tile_cols * item
                         place = source_b + places[starts[run]] * item
                         call_address(fill, (to, g.tile_cols, place, address_of(brow) + 8 * v, width, lengths[run]))
-                elif filled == 0:
+                elif before == 0:
                     call_address(
                         fill,
                         (

@@ -14,8 +14,9 @@ from fastconv._kernels.pixel_panels import fill_panels
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
-from fastconv.algorithms.product import PanelPieces, product_callbacks, whole_tiles
-from fastconv.algorithms.tables import offsets
+from fastconv.algorithms.product import PanelPieces
+from fastconv.algorithms.sweep_callbacks import sweep_callbacks
+from fastconv.algorithms.tables import offsets, repeated
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -52,7 +53,7 @@ class GradientPanelsPass:
             b = self.x.image, self.x.cols, 1, p.group_channels * self.x.plane
         sums = self.arow.size
         self.tile = best_tile(sums, columns, itemsize)
-        self.arow, self.crow = (whole_tiles(table, self.tile) for table in (self.arow, np.arange(sums) * row_length))
+        self.arow, self.crow = (repeated(table, self.tile.rows) for table in (self.arow, np.arange(sums) * row_length))
         steps = np.arange(_DEPTH_BLOCK)
         self.qrow, self.prow = steps * self.tile.rows, steps * self.tile.cols
         self.vectors = np.arange(self.tile.vectors) * MACHINE.lanes(itemsize)
@@ -84,7 +85,7 @@ class GradientPanelsPass:
             a_group=a[3], b_image=b[0], b_row=b[1], b_col=b[2], b_group=b[3], planes=int(not p.channels_last),
             columns=columns, out_group=out_group, out_split=self.dw_size, tile_rows=self.tile.rows,
             tile_cols=self.tile.cols, sums=sums, band=band, packed=int(p.channels_last), share=share,
-            together=self.pieces.together, splits=splits, depth_block=_DEPTH_BLOCK, add=0, relu=0,
+            together=self.pieces.together, filled=0, splits=splits, depth_block=_DEPTH_BLOCK, add=0, relu=0,
         )  # fmt: skip
         self.fill = fill_panels(self.tile.vectors, itemsize) if p.channels_last else transpose_rows(itemsize)
         self.pack = fill_panels(ceil_div(self.tile.rows, MACHINE.lanes(itemsize)), itemsize, self.tile.rows)
@@ -148,5 +149,5 @@ class GradientPanelsPass:
     @cached_property
     def _callbacks(self) -> tuple[int, ...]:
         p, several = self.problem, self.problem.N * self.problem.OH * self.problem.OW > _DEPTH_BLOCK
-        tiles = product_callbacks(self.tile, self.geometry.columns, p.dtype.itemsize, several_blocks=several)
+        tiles = sweep_callbacks(self.tile, self.geometry.columns, p.dtype.itemsize, several_blocks=several)
         return *tiles, self.fill.address, self.pack.address

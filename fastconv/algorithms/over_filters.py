@@ -11,12 +11,11 @@ from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_block
 from fastconv._kernels.isa import CALL_CYCLES, MACHINE, best_tile
 from fastconv._kernels.over_filters import TABLES, OverFilters, Part, over_filters
-from fastconv._kernels.register_tile import register_tile
-from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.depthwise_axes import axis_outputs
 from fastconv.algorithms.operands import Operand
+from fastconv.algorithms.sweep_callbacks import sweep_callbacks
 from fastconv.algorithms.tables import offsets
 from fastconv.algorithms.tap_grids import Grid, grids_of, spans, whole
 from fastconv.algorithms.weight_panels import WeightPanels
@@ -270,10 +269,6 @@ class OverFiltersPass:
     @cached_property
     def _callbacks(self) -> tuple[int, ...]:
         """Addresses of the sweeps, of the tile, and of what copies, transposes and packs."""
-        shape = self.tile.rows, self.tile.vectors, self.problem.dtype.itemsize
-        return (
-            tile_sweep(*shape, lane_bias=True).address,
-            tile_sweep(*shape, lane_bias=True, add=True).address if self.several_segments else 0,
-            register_tile(*shape).address if self.filters % self.tile.cols else 0,
-            self.copy.address, self.transpose.address, self.weights.block,
-        )  # fmt: skip
+        itemsize = self.problem.dtype.itemsize
+        tiles = sweep_callbacks(self.tile, self.filters, itemsize, several_blocks=self.several_segments)
+        return *tiles, self.copy.address, self.transpose.address, self.weights.block

@@ -16,11 +16,10 @@ from fastconv._kernels.blocks import transpose_rows
 from fastconv._kernels.isa import MACHINE, TileShape, best_tile
 from fastconv._kernels.panel_products import PanelProducts, panel_products
 from fastconv._kernels.pixel_panels import fill_panels
-from fastconv._kernels.register_tile import register_tile
-from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.tables import steps
+from fastconv.algorithms.sweep_callbacks import sweep_callbacks
+from fastconv.algorithms.tables import repeated, steps
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
@@ -29,11 +28,6 @@ _ROWS_SLOWDOWN = 1.2  # rows that every panel meets, beyond L2 (512 channels: 15
 _FAR_PANELS, _FAR_BYTES = 4, 4096  # panels filled at once, from rows that lie so far apart
 _CYCLES_PER_COPIED = 0.3  # a weight on its way into a panel
 _CYCLES_PER_TRANSPOSED = 0.5
-
-
-def whole_tiles(rows: np.ndarray, tile: TileShape) -> np.ndarray:
-    """A table of rows with the last one repeated until it fills a tile."""
-    return np.pad(rows, (0, -rows.size % tile.rows), mode="edge")
 
 
 class PanelPieces(NamedTuple):
@@ -55,16 +49,6 @@ class PanelPieces(NamedTuple):
         return self.sources, self.targets, self.widths
 
 
-def product_callbacks(tile: TileShape, columns: int, itemsize: int, *, several_blocks: bool) -> tuple[int, int, int]:
-    """Addresses of the sweeps, and of the tile for a panel of fewer columns: 0 for what is not needed."""
-    shape = tile.rows, tile.vectors, itemsize
-    return (
-        tile_sweep(*shape, lane_bias=True).address,
-        tile_sweep(*shape, lane_bias=True, add=True).address if several_blocks else 0,
-        register_tile(*shape).address if columns % tile.cols else 0,
-    )
-
-
 class ProductPass:
     """Forward, or gradient of x: `run(operand, w, bias, out)` with operand x or dout, a row per image."""
 
@@ -80,7 +64,7 @@ class ProductPass:
         along_rows = gradient == p.channels_last
         pitch = p.F if p.channels_last else p.C
         self.tile = best_tile(p.N, columns, itemsize)
-        images = whole_tiles(np.arange(p.N), self.tile)
+        images = repeated(np.arange(p.N), self.tile.rows)
         self.arow, self.crow = images * depth, images * columns
         self.brow = np.arange(columns) * pitch if along_rows else np.empty(0, np.int64)
         self.nothing = np.empty(0, np.int64)  # rows are read in place
@@ -95,7 +79,7 @@ class ProductPass:
             b_row=depth if along_rows else 0, b_col=1 if along_rows else pitch, b_group=0, planes=int(along_rows),
             columns=columns, out_group=0, out_split=0, tile_rows=self.tile.rows, tile_cols=self.tile.cols,
             sums=p.N, band=self.arow.size, packed=0, share=costs.split(tiles, tasks, 1),
-            together=self.pieces.together, splits=1,
+            together=self.pieces.together, filled=0, splits=1,
             depth_block=_DEPTH_BLOCK, add=0, relu=int(relu),
         )  # fmt: skip
         self.panels = self.geometry.together * _DEPTH_BLOCK * self.tile.cols
@@ -107,19 +91,33 @@ class ProductPass:
             arithmetic *= _ROWS_SLOWDOWN
         self.cycles = arithmetic + filling + costs.CYCLES_PER_LAUNCH
 
-    def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
-        p = self.problem
+    def prepare(self, w: np.ndarray) -> np.ndarray:
+        """The panels of all blocks of the depth; zeros past its last step and the last column."""
+        g = self.geometry
+        blocks, tiles = ceil_div(g.cols, _DEPTH_BLOCK), ceil_div(g.columns, g.tile_cols)
+        whole = np.zeros((blocks * _DEPTH_BLOCK, tiles * g.tile_cols), w.dtype)
+        whole[: g.cols, : g.columns] = w.reshape(g.columns, g.cols).T if g.planes else w.reshape(g.cols, g.columns)
+        return np.ascontiguousarray(whole.reshape(blocks, _DEPTH_BLOCK, tiles, g.tile_cols).swapaxes(1, 2))
+
+    def run(
+        self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
+    ) -> None:
+        """See `base`; `prepared` is what `prepare` gave."""
+        p, g, weights = self.problem, self.geometry, w
+        if prepared is not None:
+            g, weights = g._replace(filled=1), prepared
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
         with Scratch(self.workspace) as scratch:
             runtime.run_on(
                 panel_products, slots, np.zeros(1, np.int64), *self._callbacks, operand.reshape(-1), self.arow,
-                self.nothing, w.reshape(-1), self.brow, *self.pieces.tables, self.nothing, self.prow, self.vectors,
-                bias, self.zeros, out.reshape(-1), self.crow, scratch.take((slots, 4, _DEPTH_BLOCK), INDEX),
-                scratch.take((slots, self.panels), p.dtype), scratch.take((slots, 0), p.dtype), self.geometry,
+                self.nothing, weights.reshape(-1), self.brow, *self.pieces.tables, self.nothing, self.prow,
+                self.vectors, bias, self.zeros, out.reshape(-1), self.crow,
+                scratch.take((slots, 4, _DEPTH_BLOCK), INDEX), scratch.take((slots, self.panels), p.dtype),
+                scratch.take((slots, 0), p.dtype), g,
             )  # fmt: skip
 
     @cached_property
     def _callbacks(self) -> tuple[int, ...]:
         g, itemsize = self.geometry, self.problem.dtype.itemsize
-        tiles = product_callbacks(self.tile, g.columns, itemsize, several_blocks=g.cols > _DEPTH_BLOCK)
+        tiles = sweep_callbacks(self.tile, g.columns, itemsize, several_blocks=g.cols > _DEPTH_BLOCK)
         return *tiles, self.fill.address, 0

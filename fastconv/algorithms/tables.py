@@ -19,3 +19,8 @@ def offsets(*tables: np.ndarray) -> np.ndarray:
 def steps(stride: int, count: int) -> np.ndarray:
     """0, stride, 2 * stride and so on; the same array each time: read only."""
     return np.arange(count) * stride
+
+
+def repeated(table: np.ndarray, multiple: int) -> np.ndarray:
+    """The table with its last entry repeated up to a multiple of `multiple` entries: room for whole tiles."""
+    return np.pad(table, (0, -table.size % multiple), mode="edge")

@@ -11,6 +11,7 @@ from fastconv._kernels.isa import MACHINE, DotShape, best_dots
 from fastconv._kernels.weight_dots import WeightDots, weight_dots
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.tables import repeated
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -20,11 +21,6 @@ _SUMS_BYTES = 2**20  # one vector per result of a task
 _CYCLES_PER_FOLD = 20.0  # adding up the lanes of one result
 # Channels-last rows of 8,000 and 16,000 pixels, whose planes begin in other pages: 1.2 to 1.5 times as long as others.
 _LONG_ROW_BYTES, _CYCLES_PER_FAR_TRANSPOSED = 16 * 1024, 2.0
-
-
-def _repeated(table: np.ndarray, multiple: int) -> np.ndarray:
-    """The table with its last entry repeated up to a multiple of `multiple` entries."""
-    return np.pad(table, (0, -table.size % multiple), mode="edge")
 
 
 class WeightDotsPass:
@@ -45,7 +41,7 @@ class WeightDotsPass:
         self.tile: DotShape = best_dots(p.group_filters, brow.size)
         plane, taps = p.OH * p.OW, brow.size
         last = p.channels_last and p.F > 1
-        self.brow = _repeated(brow, self.tile.cols)
+        self.brow = repeated(brow, self.tile.cols)
         self.columns = self.brow.size // self.tile.cols
         self.vectors = ceil_div(p.OW, self.lanes)
         block = max(_STEPS // self.vectors, 1)
@@ -59,7 +55,7 @@ class WeightDotsPass:
         tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
         splits = max(min(ceil_div(tasks, bands), lines // (2 * block)), 1)
         pitch = self.vectors * self.lanes if last else 0
-        self.arow = _repeated(
+        self.arow = repeated(
             np.arange(band) * block * pitch if last else np.arange(p.group_filters) * plane, self.tile.rows
         )
         weights = p.group_filters * taps
