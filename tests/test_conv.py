@@ -37,7 +37,6 @@ from fastconv import (
 from fastconv.algorithms import ALGORITHMS, costs
 from fastconv.algorithms.mirrored_sweeps import MirroredSweepsPass
 from fastconv.algorithms.over_filters import OverFiltersPass
-from fastconv.algorithms.window_product import WindowProductPass
 from fastconv.plan import CLASSES
 
 NAMES = (*CLASSES, *conv2d_algorithms())
@@ -274,25 +273,6 @@ def test_pixels_that_leave_out_taps_outside_the_image(layout, dtype, monkeypatch
             assert_close(result, images(expected, layout), length[gradient])
             work.run(*given, again, work.prepare(w))
             np.testing.assert_array_equal(again, result, err_msg=name)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_windows_as_rows_of_a_product(dtype):
-    """Whatever the costs: with ReLU, the weights as given and prepared."""
-    for name, case in BY_NAME.items():
-        known, (length, *_) = answers(name), lengths(case)
-        given = (images(known.x, "NHWC"), filters(known.w, "NHWC"), known.b)
-        x, w, b = (array.astype(dtype) for array in given)
-        problem = explain_conv2d(x.shape, w.shape, layout="NHWC", dtype=dtype, **case.options).problem
-        if problem.empty or WindowProductPass.declines(problem):
-            continue
-        work = WindowProductPass(problem, 2, relu=True)
-        expected = images(known.forward(True, "relu"), "NHWC")
-        result, again = np.full(expected.shape, np.nan, dtype), np.full(expected.shape, np.nan, dtype)
-        work.run(x, w, b, result)
-        assert_close(result, expected, length + 1)
-        work.run(x, w, b, again, work.prepare(w))
-        np.testing.assert_array_equal(again, result, err_msg=name)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -78,7 +78,7 @@ class GradientPanelsPass:
         self.packed_rows = offsets(
             np.arange(band // self.tile.rows) * _DEPTH_BLOCK * self.tile.rows, steps[: self.tile.rows]
         )
-        self.pieces = PanelPieces.of(self.tile, columns, p.F * itemsize if p.channels_last else 0, _DEPTH_BLOCK)
+        self.pieces = PanelPieces.of(self.tile, columns, 0, _DEPTH_BLOCK)  # several at once: 0 to 2 % gained, 9 % lost
         self.panels = self.pieces.together * _DEPTH_BLOCK * self.tile.cols
         self.geometry = PanelProducts(
             images=self.images, groups=p.groups, rows=p.OH, cols=p.OW, a_image=a[0], a_row=a[1], a_col=a[2],

@@ -1,6 +1,6 @@
 """im2col, one cache-sized block at a time: windows are copied side by side before they are multiplied.
 
-Channels-first data is packed by tap, a tile of pixels at a time, channels-last by window. Few windows are all copied.
+Channels-first data is packed by tap, a tile of pixels at a time, channels-last by window.
 """
 
 from __future__ import annotations
@@ -9,18 +9,13 @@ from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.gradient_panels import GradientPanelsPass
 from fastconv.algorithms.over_filters import OverFiltersPass
 from fastconv.algorithms.pixel_panels import PixelPanelsPass
-from fastconv.algorithms.window_product import WindowProductPass
 from fastconv.problem import ConvProblem
 
 
-def _forward(problem: ConvProblem, threads: int, relu: bool) -> OverFiltersPass | PixelPanelsPass | WindowProductPass:
-    if not problem.channels_last:
-        return PixelPanelsPass(problem, threads, gradient=False, relu=relu)
-    blocks = OverFiltersPass(problem, threads, packed=True, gradient=False, relu=relu)
-    if WindowProductPass.declines(problem):
-        return blocks
-    whole = WindowProductPass(problem, threads, relu=relu)
-    return whole if whole.cycles < blocks.cycles else blocks
+def _forward(problem: ConvProblem, threads: int, relu: bool) -> OverFiltersPass | PixelPanelsPass:
+    if problem.channels_last:
+        return OverFiltersPass(problem, threads, packed=True, gradient=False, relu=relu)
+    return PixelPanelsPass(problem, threads, gradient=False, relu=relu)
 
 
 def _gradient_x(problem: ConvProblem, threads: int) -> OverFiltersPass | PixelPanelsPass:
