@@ -175,7 +175,7 @@ class Scratch:
     __slots__ = ("_buffers", "_expected", "_marks", "_room", "_used")
 
     def __init__(self, expected: int = 0) -> None:
-        self._expected = expected + _MOST_ARRAYS * ALIGNMENT
+        self._expected = expected + _MOST_ARRAYS * ALIGNMENT if expected else 0
         self._buffers: list[Buffer] = []  # arrays are cut from the last one
         self._used = self._room = 0  # bytes of it
         self._marks: list[tuple[int, int, int]] = []

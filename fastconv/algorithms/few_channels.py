@@ -1,7 +1,7 @@
 """Few channels on either side: arrangements in which neither a vector nor a tile's rows run along them.
 
-Forward has vectors along output rows (channels-first) or over filters, stored straight into `out`. The gradient of x
-is such a pass over dout with the flipped kernel, or multiplies by columns, rows being all C * KH * KW of them. The
+Forward has vectors over filters, where they fill one (channels-last), or along output rows. The gradient of x is such a
+pass over dout with the flipped kernel, or multiplies by columns, rows being all C * KH * KW of them. The
 gradient of w takes dot products along output pixels.
 """
 

@@ -17,7 +17,7 @@ from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
-from fastconv.algorithms.tables import offsets
+from fastconv.algorithms.tables import offsets, repeated
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
@@ -161,7 +161,7 @@ class SweepsPass:
             for row, col in ((places.x_row, places.x_col), (p.OW * places.out_col, places.out_col))
         )
         panels = ceil_div(places.filters.size, filter_entries)
-        filters = _filled(places.filters, panels * filter_entries)
+        filters = repeated(places.filters, filter_entries)
         self.w_places, self.filters_to = filters * places.w_filter, filters * places.out_filter
         first_of_groups = np.arange(p.groups) * p.group_filters
         self.biases = offsets(first_of_groups, filters, np.arange(lanes if self.pixels_are_rows else 1))
