@@ -45,18 +45,21 @@ class Candidate:
     declined: str | None = None
 
 
-def candidates(problem: ConvProblem, direction: str, threads: int, relu: bool = False) -> list[Candidate]:
-    """Every algorithm's offer, in registry order."""
-    offers = []
-    for algorithm in ALGORITHMS:
-        declined = algorithm.declines(problem, direction)
-        if declined:
-            offers.append(Candidate(algorithm, declined=declined))
-        elif direction == "forward":
-            offers.append(Candidate(algorithm, algorithm.forward(problem, threads, relu)))
-        else:
-            offers.append(Candidate(algorithm, getattr(algorithm, direction)(problem, threads)))
-    return offers
+def _offer(algorithm: Algorithm, problem: ConvProblem, direction: str, threads: int, relu: bool) -> Candidate:
+    declined = algorithm.declines(problem, direction)
+    if declined:
+        return Candidate(algorithm, declined=declined)
+    if direction == "forward":
+        return Candidate(algorithm, algorithm.forward(problem, threads, relu))
+    return Candidate(algorithm, getattr(algorithm, direction)(problem, threads))
+
+
+def candidates(
+    problem: ConvProblem, direction: str, threads: int, relu: bool = False, accuracy: str = "fast"
+) -> list[Candidate]:
+    """The offer of every algorithm that an accuracy class admits, in registry order; "fast" admits all."""
+    admitted = (algorithm for algorithm in ALGORITHMS if accuracy == "fast" or algorithm.exact)
+    return [_offer(algorithm, problem, direction, threads, relu) for algorithm in admitted]
 
 
 def choose(offers: Sequence[Candidate], accuracy: str, bound: float = math.inf) -> Candidate:
@@ -77,15 +80,16 @@ def _admitted(offers: Sequence[Candidate], accuracy: str, bound: float) -> list[
 def _chosen(
     problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool, bound: float = math.inf
 ) -> Candidate:
-    offers = candidates(problem, direction, threads, relu)
-    if algorithm in CLASSES:
-        return choose(offers, algorithm, bound)
-    named = next(offer for offer in offers if offer.algorithm.name == algorithm)
-    if not named.declined:
-        return named
-    if direction == "forward":
-        raise ValueError(f"conv2d: algorithm {algorithm!r} cannot run this problem: {named.declined} ({problem})")
-    return choose(offers, "auto", bound)  # a named algorithm serves the passes it supports
+    accuracy = algorithm
+    if algorithm not in CLASSES:
+        named = next(offered for offered in ALGORITHMS if offered.name == algorithm)
+        offer = _offer(named, problem, direction, threads, relu)
+        if not offer.declined:
+            return offer
+        if direction == "forward":
+            raise ValueError(f"conv2d: algorithm {algorithm!r} cannot run this problem: {offer.declined} ({problem})")
+        accuracy = "auto"  # a named algorithm serves the passes it supports
+    return choose(candidates(problem, direction, threads, relu, accuracy), accuracy, bound)
 
 
 def _within(bound: int, problem: ConvProblem, direction: str, algorithm: str, threads: int, relu: bool) -> Candidate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -28,10 +30,17 @@ def poisoned_scratch(monkeypatch):
     monkeypatch.setattr(Scratch, "take", take_poisoned)
 
 
+_test = count()
+
+
 @pytest.fixture(autouse=True)
-def own_choices(tmp_path, monkeypatch):
-    """Nothing is read from, written to or deleted from the user's measured choices, here and in child processes."""
-    monkeypatch.setenv("FASTCONV_CACHE_DIR", str(tmp_path / "choices"))
+def own_choices(tmp_path_factory, monkeypatch):
+    """Nothing is read from, written to or deleted from the user's measured choices, here and in child processes.
+
+    A name of its own for each test, not a folder: making and deleting 5,000 of them takes longer than most tests.
+    """
+    folder = tmp_path_factory.getbasetemp() / "choices" / str(next(_test))
+    monkeypatch.setenv("FASTCONV_CACHE_DIR", str(folder))
     monkeypatch.delenv("FASTCONV_AUTOTUNE", raising=False)
 
 

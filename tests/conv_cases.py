@@ -8,8 +8,9 @@ from functools import cache
 import numpy as np
 from oracles import convolution as oracle
 
-from fastconv import explain_conv2d, plan
+from fastconv import plan
 from fastconv.algorithms import (
+    ALGORITHMS,
     costs,
     fft,
     fft_gradient,
@@ -23,6 +24,7 @@ from fastconv.algorithms import (
     weight_gradient,
 )
 from fastconv.catalogue import EDGES, LAYERS, Case
+from fastconv.sizes import sizes_of
 
 LAYOUTS = ("NCHW", "NHWC")
 DTYPES = ("float32", "float64")
@@ -120,7 +122,11 @@ def use_tiny_blocks(set_attribute=setattr) -> None:
     plan._cached.cache_clear()
 
 
-def declines(algorithm: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], **options) -> bool:
+def declines(
+    algorithm: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], *, stride=1, padding=0, dilation=1, groups=1,
+    layout: str = "NCHW", dtype: str = "float32",
+) -> bool:  # fmt: skip
     """Whether a named algorithm cannot run the forward pass of a problem; "auto" and "fast" always can."""
-    offers = explain_conv2d(x_shape, w_shape, **options).predictions["forward"]
-    return isinstance(offers.get(algorithm), str)
+    problem = sizes_of("declines", x_shape, w_shape, stride, padding, dilation, groups, layout).problem(np.dtype(dtype))
+    named = next((offered for offered in ALGORITHMS if offered.name == algorithm), None)
+    return named is not None and not problem.empty and named.declines(problem, "forward") is not None

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections import defaultdict
+from functools import cache
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -15,28 +18,44 @@ import numpy as np
 SIDES = ("end", "start")
 PAGE = mmap.PAGESIZE
 NO_ACCESS = 0
+KEPT_BYTES = 2**20  # larger arrays are few
 
 
-def allocate(shape: tuple[int, ...], dtype: np.dtype, side: str) -> np.ndarray:
-    """A zeroed array whose last byte lies before an unreadable page, or whose first byte lies after one."""
+@cache
+def _protect():
+    return ctypes.CDLL(None, use_errno=True).mprotect
+
+
+def _between_guards(pages: int) -> mmap.mmap:
+    """Zeroed pages after an unreadable one and before another."""
+    memory = mmap.mmap(-1, (pages + 2) * PAGE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for page in (address, address + (pages + 1) * PAGE):
+        if _protect()(ctypes.c_void_p(page), ctypes.c_size_t(PAGE), NO_ACCESS) != 0:
+            raise OSError(ctypes.get_errno(), "mprotect")
+    return memory
+
+
+def allocate(
+    shape: tuple[int, ...], dtype: np.dtype, side: str, kept: dict[int, list[mmap.mmap]] | None = None
+) -> np.ndarray:
+    """An array whose last byte lies before an unreadable page, or whose first byte lies after one.
+
+    It lies in memory `kept`, by pages, where there is some, and else in zeros.
+    """
     dtype = np.dtype(dtype)
     nbytes = dtype.itemsize
     for length in shape:
         nbytes *= length
-    inner = -(-nbytes // PAGE) * PAGE
-    memory = mmap.mmap(-1, PAGE + inner + PAGE)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    protect = ctypes.CDLL(None, use_errno=True).mprotect
-    for page in (address, address + PAGE + inner):
-        if protect(ctypes.c_void_p(page), ctypes.c_size_t(PAGE), NO_ACCESS) != 0:
-            raise OSError(ctypes.get_errno(), "mprotect")
-    offset = PAGE + (inner - nbytes if side == "end" else 0)
+    pages = -(-nbytes // PAGE)
+    memory = kept[pages].pop() if kept and kept.get(pages) else _between_guards(pages)
+    offset = PAGE + (pages * PAGE - nbytes if side == "end" else 0)
     return np.ndarray(shape, dtype, memory, offset)
 
 
-def copy(array: np.ndarray, side: str) -> np.ndarray:
+def copy(array: np.ndarray, side: str, kept: dict[int, list[mmap.mmap]] | None = None) -> np.ndarray:
     """The same numbers in C order beside a guard page; read-only if `array` is."""
-    result = allocate(array.shape, array.dtype, side)
+    result = allocate(array.shape, array.dtype, side, kept)
     result[...] = array
     result.flags.writeable = array.flags.writeable
     return result
@@ -75,30 +94,32 @@ class Guard:
     def __init__(self):
         self.side: str | None = None
         self.launches = 0
+        self._kept: dict[int, list[mmap.mmap]] = defaultdict(list)  # by pages; mapping them anew takes longer
 
     def wrap(self, function):
         def call(*arguments):
             if self.side is None:
                 return function(*arguments)
             self.launches += 1
-            arrays = [a for a in arguments if isinstance(a, np.ndarray)]
+            arrays = {i: a for i, a in enumerate(arguments) if isinstance(a, np.ndarray)}
+            keys = {i: (a.ctypes.data, a.shape, a.dtype) for i, a in arrays.items()}
             twins: dict[tuple, np.ndarray] = {}
-            for array in arrays:
+            spans = set()
+            for i, array in arrays.items():
                 assert array.flags.c_contiguous, f"{function} was given an array that is not contiguous"
-                twins.setdefault(self._key(array), copy(array, self.side))
-            for i, array in enumerate(arrays):
-                for other in arrays[:i]:
-                    same = self._key(array) == self._key(other)
-                    assert same or not np.may_share_memory(array, other), f"{function} was given overlapping arrays"
-            swapped = [twins[self._key(a)] if isinstance(a, np.ndarray) else a for a in arguments]
-            result = function(*swapped)
-            for array in arrays:
+                if keys[i] not in twins:
+                    twins[keys[i]] = copy(array, self.side, self._kept)
+                if array.size:
+                    spans.add((keys[i][0], keys[i][0] + array.nbytes, *keys[i][1:]))
+            for (_, end, *_), (start, *_) in pairwise(sorted(spans, key=lambda span: span[:2])):
+                assert end <= start, f"{function} was given overlapping arrays"
+            result = function(*(twins[keys[i]] if i in keys else a for i, a in enumerate(arguments)))
+            for i, array in arrays.items():
                 if array.flags.writeable:
-                    array[...] = twins[self._key(array)]
+                    array[...] = twins[keys[i]]
+            for twin in twins.values():
+                if twin.nbytes <= KEPT_BYTES:
+                    self._kept[len(twin.base) // PAGE - 2].append(twin.base)
             return result
 
         return call
-
-    @staticmethod
-    def _key(array: np.ndarray) -> tuple:
-        return array.ctypes.data, array.shape, array.dtype

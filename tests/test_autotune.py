@@ -26,8 +26,9 @@ def forget():
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path):
-    """Choices are kept here (see conftest), and none is known."""
+def folder(tmp_path, monkeypatch):
+    """Choices are kept here, and none is known."""
+    monkeypatch.setenv("FASTCONV_CACHE_DIR", str(tmp_path / "choices"))
     forget()
     yield tmp_path / "choices"
     forget()

@@ -55,7 +55,7 @@ def test_catalogue(name, algorithm, layout, dtype):
     x, w = images(known.x, layout).astype(dtype), filters(known.w, layout).astype(dtype)
     b, dout = known.b.astype(dtype), images(known.dout, layout).astype(dtype)
     options = {"layout": layout, "algorithm": algorithm, **case.options}
-    if declines(algorithm, x.shape, w.shape, layout=layout, **case.options):
+    if declines(algorithm, x.shape, w.shape, layout=layout, dtype=dtype, **case.options):
         with pytest.raises(ValueError, match=f"algorithm '{algorithm}' cannot run this problem: "):
             conv2d(x, w, b, **options)
         return
@@ -236,7 +236,7 @@ def test_sizes_of_blocks_steer_speed_only(algorithm, layout, dtype, tiny_blocks)
     """The catalogue in many pieces: of the batch, the pixels, the filters and the sums."""
     for name, case in BY_NAME.items():
         shapes = case.x_shape(layout), case.w_shape(layout)
-        if case.C * case.F > 5000 or declines(algorithm, *shapes, layout=layout, **case.options):
+        if case.C * case.F > 5000 or declines(algorithm, *shapes, layout=layout, dtype=dtype, **case.options):
             continue
         known, length, accuracy = answers(name), lengths(case), ACCURACY[algorithm]
         x, w = images(known.x, layout).astype(dtype), filters(known.w, layout).astype(dtype)

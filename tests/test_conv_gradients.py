@@ -79,7 +79,7 @@ def test_adjoint_identities(case, dtype, layout, algorithm):
     rng = np.random.default_rng(5)
     x = rng.standard_normal(case.x_shape(layout), np.float32).astype(dtype)
     w = rng.standard_normal(case.w_shape(layout), np.float32).astype(dtype)
-    if declines(algorithm, x.shape, w.shape, layout=layout, **case.options):
+    if declines(algorithm, x.shape, w.shape, layout=layout, dtype=dtype, **case.options):
         pytest.skip(f"{algorithm} declines")
     out, cache = conv2d_forward(x, w, layout=layout, algorithm=algorithm, **case.options)
     dout = rng.standard_normal(out.shape, np.float32).astype(dtype)
