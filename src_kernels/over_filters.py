@@ -32,7 +32,7 @@ from numba import intp, prange
 
 from fastconv._kernels.jit import Kernel, jit
 from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.simd import LINE_BYTES, address_of, call_address, next_task
 from fastconv._kernels.weight_panels import pack_rows
 
 
@@ -58,6 +58,7 @@ class OverFilters(NamedTuple):
     own_panels: int  # 1: tasks pack the panels that they use
     patch: int  # numbers of one window's copy; 0 reads x in place
     run_length: int  # numbers that lie side by side in a window
+    ahead: int  # 1: windows follow each other in x, and while tasks multiply they ask for those of the next task
     relu: int
 
 
@@ -130,6 +131,14 @@ def _locate(tables, parts, first, tiles, group, g):
 
 
 @jit
+def _last_of_window(tile, parts, acol, g):
+    """Where in x the window of a tile's first pixel ends, if there is one part and one group."""
+    pixel, rows, cols = tile * g.tile_rows, parts[0, ROWS], parts[0, COLS]
+    place = pixel // (rows * cols) * g.x_image + pixel // cols % rows * g.x_row + pixel % cols * g.x_col
+    return place + parts[0, X_START] + acol[acol.size - 1]
+
+
+@jit
 def _store_transposed(transpose, out, tables, results, tiles, f, width, g):
     """results (pixels, tile_cols) -> `width` rows of filters in `out`, a piece per run of neighbouring pixels."""
     item = out.itemsize
@@ -183,6 +192,11 @@ def _over_filters(
                     places = 8 * t * g.tile_rows
                     call_address(copy, (target, prow + places, source, arow + places, g.tile_rows, g.run_length, 1))
 
+        soon, lines = 0, 0
+        if g.ahead and chunks > slots:
+            soon = address_of(x) + _last_of_window((task + slots) % chunks * g.chunk, parts, acol, g) * item
+            bytes_of_sweeps = tiles * most * (min((share + 1) * g.share, panels) - share * g.share) * LINE_BYTES
+            lines = (tiles * g.tile_rows * g.x_col * item + bytes_of_sweeps - 1) // bytes_of_sweeps
         for panel in range(share * g.share, min((share + 1) * g.share, panels)):
             f = panel * g.tile_cols
             width = min(g.tile_cols, g.filters - f)
@@ -213,9 +227,10 @@ def _over_filters(
                             (
                                 end - begin, g.tile_rows, 0, steps, a, a_rows + 8 * i, address_of(acol) + 8 * k, b,
                                 address_of(brow) + 8 * k, address_of(vectors), c, c_rows, address_of(vectors), start,
-                                relu,
+                                relu, soon, lines,
                             ),
                         )  # fmt: skip
+                        soon += (end - begin) * lines * LINE_BYTES
                         continue
                     flags = RELU if relu else 0
                     if s > 0:

@@ -196,7 +196,7 @@ def _panel_products(
                         (
                             (bottom - top) // g.tile_rows, g.tile_rows, 0, count, a_tiles, a_rows, a_steps, b_panel,
                             address_of(prow), address_of(vectors), c, c_rows, address_of(vectors),
-                            offset if flags & LANE_BIAS else address_of(zeros), flags & RELU,
+                            offset if flags & LANE_BIAS else address_of(zeros), flags & RELU, 0, 0,
                         ),
                     )  # fmt: skip
                     continue

@@ -30,7 +30,7 @@ from numba.extending import intrinsic
 from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.jit import Kernel, compile_callback, jit
 from fastconv._kernels.register_tile import ADD, RELU, ROW_BIAS
-from fastconv._kernels.simd import I64, Emitter, address_of, call_address, integers, next_task
+from fastconv._kernels.simd import I64, LINE_BYTES, Emitter, address_of, call_address, integers, next_task
 
 
 class PixelPanels(NamedTuple):
@@ -60,39 +60,50 @@ class PixelPanels(NamedTuple):
 
 
 @cache
-def fill_panels(vectors: int, itemsize: int, pitch: int = 0):
+def fill_panels(vectors: int, itemsize: int, pitch: int = 0, ahead: int = 0):
     """Callback (panels, x, brow, steps, sources, targets, lengths, pieces) for panels of `vectors` vectors a step:
 
     panels[targets[i] + k * pitch + v] = x[brow[k] + sources[i] + v],  k < steps, i < pieces, v < lengths[i] <= pitch
 
-    where `pitch` is `vectors` vectors unless given. Up to a vector behind a piece is overwritten: pieces come in the
-    order of their targets, and a step's room is left free behind the last one. (Masked stores take tens of cycles on
-    AVX2 processors of AMD.)
+    where `pitch` is `vectors` vectors unless given. Numbers are asked for `ahead` steps before they are copied, unless
+    that is 0: rows of x that lie far apart are nothing that prefetchers follow. Up to a vector behind a piece is
+    overwritten: pieces come in the order of their targets, and a step's room is left free behind the last one. (Masked
+    stores take tens of cycles on AVX2 processors of AMD.)
     """
     VECTORS, ITEMSIZE, BITS = vectors, itemsize, MACHINE.vector_bits
-    PITCH = pitch or vectors * MACHINE.lanes(itemsize)
+    PITCH, AHEAD = pitch or vectors * MACHINE.lanes(itemsize), ahead
 
     def fill(panels, x, brow, steps, sources, targets, lengths, pieces):
-        _emit_fill(VECTORS, ITEMSIZE, BITS, PITCH, panels, x, brow, steps, sources, targets, lengths, pieces)
+        _emit_fill(VECTORS, ITEMSIZE, BITS, PITCH, AHEAD, panels, x, brow, steps, sources, targets, lengths, pieces)
 
     return compile_callback(fill, integers(8))
 
 
 @intrinsic(prefer_literal=True)
-def _emit_fill(typingctx, VECTORS, ITEMSIZE, BITS, PITCH, panels, x, brow, steps, sources, targets, lengths, pieces):
-    vectors, itemsize, pitch = VECTORS.literal_value, ITEMSIZE.literal_value, PITCH.literal_value
+def _emit_fill(
+    typingctx, VECTORS, ITEMSIZE, BITS, PITCH, AHEAD, panels, x, brow, steps, sources, targets, lengths, pieces
+):
+    vectors, itemsize, pitch, ahead = (t.literal_value for t in (VECTORS, ITEMSIZE, PITCH, AHEAD))
 
     def codegen(context, builder, signature, args):
         simd = Emitter(builder, itemsize)
-        panels, x, brow, steps, sources, targets, lengths, pieces = args[4:]
+        panels, x, brow, steps, sources, targets, lengths, pieces = args[5:]
         panels, x = simd.pointer(panels), simd.pointer(x)
         brow, *tables = (simd.pointer(table, I64) for table in (brow, sources, targets, lengths))
 
         def piece(index):
             return [builder.load(simd.at(table, index)) for table in tables]
 
+        def row(step):
+            return simd.at(x, builder.load(simd.at(brow, step)))
+
         def copy(step, source, target, length):
-            source = simd.at(simd.at(x, builder.load(simd.at(brow, step))), source)
+            if ahead:
+                later = builder.add(step, I64(ahead))
+                later = builder.select(builder.icmp_signed("<", later, steps), later, step)
+                for place in range(0, vectors * simd.lanes, LINE_BYTES // itemsize):
+                    simd.prefetch(simd.at(simd.at(row(later), source), place))
+            source = simd.at(row(step), source)
             target = simd.at(simd.at(panels, builder.mul(step, I64(pitch))), target)
             with builder.if_else(builder.icmp_signed("==", length, I64(vectors * simd.lanes))) as (whole, part):
                 with whole:
@@ -116,7 +127,7 @@ def _emit_fill(typingctx, VECTORS, ITEMSIZE, BITS, PITCH, panels, x, brow, steps
         return context.get_dummy_value()
 
     return types.void(
-        VECTORS, ITEMSIZE, BITS, PITCH, panels, x, brow, steps, sources, targets, lengths, pieces
+        VECTORS, ITEMSIZE, BITS, PITCH, AHEAD, panels, x, brow, steps, sources, targets, lengths, pieces
     ), codegen  # fmt: skip
 
 
@@ -262,6 +273,7 @@ def _pixel_panels(
                     (
                         straight, 0, g.vectors, steps, weights, address_of(arow) + 8 * first, address_of(acol) + 8 * k,
                         panel, address_of(prow), in_panels, target, address_of(crow) + 8 * first, in_out, start, relu,
+                        0, 0,
                     ),
                 )  # fmt: skip
                 call_address(
@@ -269,7 +281,7 @@ def _pixel_panels(
                     (
                         tiles - straight, 0, g.vectors, steps, weights, address_of(arow) + 8 * first,
                         address_of(acol) + 8 * k, panel, address_of(prow), in_panels + through_scratch, mine,
-                        address_of(trow) + 8 * (first - filter_begin), in_out + through_scratch, start, relu,
+                        address_of(trow) + 8 * (first - filter_begin), in_out + through_scratch, start, relu, 0, 0,
                     ),
                 )  # fmt: skip
         for t in range(begin, end, g.tile_cols):

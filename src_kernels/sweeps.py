@@ -84,7 +84,7 @@ def _sweeps(
                         sweep,
                         (
                             count, g.pixel_entries, 0, steps, source, from_x, address_of(x_taps) + 8 * step, weights,
-                            address_of(w_taps) + 8 * step, from_w, target, to_pixels, to_filters, start, g.relu,
+                            address_of(w_taps) + 8 * step, from_w, target, to_pixels, to_filters, start, g.relu, 0, 0,
                         ),
                     )  # fmt: skip
                 else:
@@ -92,7 +92,7 @@ def _sweeps(
                         sweep,
                         (
                             count, 0, g.pixel_entries, steps, weights, from_w, address_of(w_taps) + 8 * step, source,
-                            address_of(x_taps) + 8 * step, from_x, target, to_filters, to_pixels, start, g.relu,
+                            address_of(x_taps) + 8 * step, from_x, target, to_filters, to_pixels, start, g.relu, 0, 0,
                         ),
                     )  # fmt: skip
 

@@ -13,6 +13,8 @@ all exist. Callers repeat rows, and let the last vector of a row overlap the one
 and stored twice, which within one tile is right for sums that are added to C, too (masked stores take tens of cycles
 on AVX2 processors of AMD: 3x3 over 28x28 took 3 times as long).
 `bias` holds one number per row, or per lane of all vectors with `lane_bias`; zeros where there is none.
+Before each tile, `lines` cache lines are asked for, the tiles' one after the other from the address `soon` on: what
+the caller reads next, which then arrives while tiles multiply.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from numba.extending import intrinsic
 from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.jit import compile_callback
 from fastconv._kernels.register_tile import TileEmitter
-from fastconv._kernels.simd import I64, integers
+from fastconv._kernels.simd import I64, LINE_BYTES, integers
 
-ARGUMENTS = 15
+ARGUMENTS = 17
 
 
 @cache
@@ -42,10 +44,10 @@ def tile_sweep(rows: int, vectors: int, itemsize: int, *, lane_bias: bool, add: 
         rows, vectors, itemsize, MACHINE.vector_bits, int(lane_bias), int(add)
     )  # fmt: skip
 
-    def sweep(tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu):
+    def sweep(tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu, soon, lines):
         _emit_sweep(
             ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c,
-            crow, ccol, bias, relu,
+            crow, ccol, bias, relu, soon, lines,
         )  # fmt: skip
 
     return compile_callback(sweep, integers(ARGUMENTS))
@@ -54,13 +56,13 @@ def tile_sweep(rows: int, vectors: int, itemsize: int, *, lane_bias: bool, add: 
 @intrinsic(prefer_literal=True)
 def _emit_sweep(
     typingctx, ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b, brow, bcol,
-    c, crow, ccol, bias, relu,
+    c, crow, ccol, bias, relu, soon, lines,
 ):  # fmt: skip
     shape = [t.literal_value for t in (ROWS, VECTORS, ITEMSIZE)]
     options = [bool(t.literal_value) for t in (LANE_BIAS, ADD)]
     signature = types.void(
         ROWS, VECTORS, ITEMSIZE, BITS, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow,
-        ccol, bias, relu,
+        ccol, bias, relu, soon, lines,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
@@ -71,7 +73,10 @@ def _emit_sweep(
 
 
 class _SweepEmitter(TileEmitter):
-    def emit(self, lane_bias, add, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu):
+    def emit(
+        self, lane_bias, add, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu, soon,
+        lines,
+    ):  # fmt: skip
         simd, builder = self.simd, self.builder
         a, b, c, bias = (simd.pointer(p) for p in (a, b, c, bias))
         arow, acol, brow, bcol, crow, ccol = (simd.pointer(p, I64) for p in (arow, acol, brow, bcol, crow, ccol))
@@ -79,7 +84,12 @@ class _SweepEmitter(TileEmitter):
         scalar = builder.select(asked, ir.Constant(simd.scalar, 0.0), ir.Constant(simd.scalar, float("-inf")))
         lowest = simd.broadcast(scalar)
         rows, vectors = range(self.rows), range(self.vectors)
+        line_bytes = I64(LINE_BYTES)
+        tile_bytes = builder.mul(lines, line_bytes)
         with cgutils.for_range(builder, tiles) as tile:
+            ahead = builder.add(soon, builder.mul(tile.index, tile_bytes))
+            with cgutils.for_range(builder, lines) as line:
+                simd.prefetch(simd.pointer(builder.add(ahead, builder.mul(line.index, line_bytes))))
             first_row, first_vector = builder.mul(tile.index, down), builder.mul(tile.index, right)
 
             def entry(table, first, i):

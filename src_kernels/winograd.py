@@ -190,7 +190,7 @@ def _winograd(
                             (count + g.tile_rows - 1) // g.tile_rows, g.tile_rows, 0,
                             min(g.depth_block, g.channels - k), a, address_of(trow), address_of(acol) + 8 * k, b,
                             address_of(brow) + 8 * k, address_of(vectors), c, address_of(srow), address_of(vectors),
-                            address_of(zeros), 0,
+                            address_of(zeros), 0, 0, 0,
                         ),
                     )  # fmt: skip
             offset, added = 0, address_of(zeros)

@@ -107,7 +107,7 @@ def _winograd_gradient(
                             address_of(x_tiles) + position * g.x_position * item, address_of(arow), address_of(acol),
                             address_of(dout_tiles) + (position * g.dout_position + f) * item, address_of(brow),
                             address_of(vectors), address_of(sums) + (position * g.sums_position + f) * item,
-                            address_of(crow), address_of(vectors), address_of(zeros), 0,
+                            address_of(crow), address_of(vectors), address_of(zeros), 0, 0, 0,
                         ),
                     )  # fmt: skip
         call_address(

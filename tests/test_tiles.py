@@ -171,7 +171,7 @@ def test_tile_sweep(shape, dtype):
         down, right = (0, vectors) if along_b else (rows, 0)
         tile_sweep(rows, vectors, itemsize, lane_bias=not along_b, add=add).ctypes(
             tiles, down, right, depth, address(a), address(arow), address(acol), address(b), address(brow),
-            address(bcol), address(c), address(crow), address(ccol), address(bias), relu,
+            address(bcol), address(c), address(crow), address(ccol), address(bias), relu, address(a), 2,
         )  # fmt: skip
         np.testing.assert_allclose(c, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
@@ -185,7 +185,7 @@ def test_rows_of_a_sweep_repeat():
     crow, ccol, zero = arow * c.shape[1], np.arange(vectors) * lanes, np.zeros(1, np.int64)
     tile_sweep(rows, vectors, itemsize, lane_bias=True, add=True).ctypes(
         1, rows, 0, 1, address(a), address(arow), address(zero), address(b), address(zero), address(ccol), address(c),
-        address(crow), address(ccol), address(bias), 0,
+        address(crow), address(ccol), address(bias), 0, 0, 0,
     )  # fmt: skip
     assert (c[: rows - 2] == 100 + a[: rows - 2, None]).all() and (c[rows - 2 :] == 100).all()
 
@@ -199,7 +199,7 @@ def test_tile_sweep_keeps_nan():
     arow, crow = np.arange(rows), np.arange(rows) * lanes
     tile_sweep(rows, vectors, itemsize, lane_bias=False).ctypes(
         1, 0, vectors, 1, address(a), address(arow), address(zeros), address(b), address(zeros), address(zeros),
-        address(c), address(crow), address(zeros), address(bias), 1,
+        address(c), address(crow), address(zeros), address(bias), 1, 0, 0,
     )  # fmt: skip
     assert np.isnan(c).all()
 
