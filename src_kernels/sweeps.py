@@ -3,7 +3,8 @@
     out[f, pixel] = sum over k of  w[w_place(f) + w_taps[k]] * x[x_place(pixel) + x_taps[k]]
 
 Either `x` holds zero-padded planes, split by stride: vectors run along output rows and end with them, rows of the tile
-are filters. Or, channels-last, `x` is the padded image: vectors run over filters, rows of the tile are pixels.
+are filters. Or, channels-last, `x` is the image itself: vectors run over filters, rows of the tile are pixels, and taps
+outside the image are left out (an image of few columns is padded beside them).
 Either way every result goes from registers to its place in `out`: sums of few channels are short, and copying their
 results would cost as much as making them. Weights are read where they lie.
 
@@ -13,7 +14,7 @@ last vector overlaps the one before (see `tile_sweep`). So two tasks may write t
 one place. `bias` belongs to the filters' places.
 
 A band passes by in pieces, tiles whose rows meet the same rows of the kernel inside the image: taps are ordered by
-those rows, and the ones outside are not multiplied.
+those rows, and the ones outside are not multiplied. Meanwhile the rows of a later task are asked for.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from numba import intp, prange
 
 from fastconv._kernels.jit import Kernel, jit
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.simd import LINE_BYTES, address_of, call_address, next_task
 
 
 class Sweeps(NamedTuple):
@@ -49,32 +50,47 @@ class Sweeps(NamedTuple):
 
 
 @jit
+def _begin(band, g):
+    """Where in x a band begins, as bands are numbered through all groups and images."""
+    image, group = band // (g.bands * g.groups), band // g.bands % g.groups
+    return image * g.x_image + group * g.x_group + band % g.bands * g.x_band
+
+
+@jit
 def _sweeps(
-    slot, slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, pieces, band_pieces, bias, out, filters_to,
-    pixels_to, g,
+    slot, slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, band_kinds, pieces, band_pieces, bias, out,
+    filters_to, pixels_to, g,
 ):  # fmt: skip
-    """The tables of pixels have one row for whole bands and one for the last.
+    """The tables of pixels have a row for each kind of band; `band_kinds[band]` says which.
 
     Pieces are (first tile, tiles, first step, steps); those of a band begin at `band_pieces[band]`.
     """
     item = x.itemsize
     shares = (g.panels + g.share - 1) // g.share
+    tasks = g.images * g.groups * g.bands * shares
     while True:
         task = next_task(counter)
-        if task >= g.images * g.groups * g.bands * shares:
+        if task >= tasks:
             return
         share = task % shares
         band = task // shares % g.bands
         group = task // (shares * g.bands) % g.groups
         image = task // (shares * g.bands * g.groups)
-        last = 1 if band == g.bands - 1 else 0
-        source = address_of(x) + (image * g.x_image + group * g.x_group + band * g.x_band) * item
+        kind = band_kinds[band]
+        source = address_of(x) + _begin(task // shares, g) * item
+        soon, lines = 0, 0
+        if g.pixels_are_rows and task + slots < tasks:
+            soon = address_of(x) + _begin((task + slots) // shares, g) * item
+            tiles = 0
+            for piece in range(band_pieces[band], band_pieces[band + 1]):
+                tiles += pieces[piece, 1] * g.share
+            lines = (g.x_band * item + tiles * LINE_BYTES - 1) // (tiles * LINE_BYTES)
         target = address_of(out) + (image * g.out_image + group * g.out_group + band * g.out_band) * item
         weights = address_of(w) + group * g.w_group * item
         for piece in range(band_pieces[band], band_pieces[band + 1]):
             first, count, step, steps = pieces[piece]
-            from_x = address_of(x_places[last]) + 8 * first * g.pixel_entries
-            to_pixels = address_of(pixels_to[last]) + 8 * first * g.pixel_entries
+            from_x = address_of(x_places[kind]) + 8 * first * g.pixel_entries
+            to_pixels = address_of(pixels_to[kind]) + 8 * first * g.pixel_entries
             for panel in range(share * g.share, min((share + 1) * g.share, g.panels)):
                 from_w = address_of(w_places) + 8 * panel * g.filter_entries
                 to_filters = address_of(filters_to) + 8 * panel * g.filter_entries
@@ -84,9 +100,11 @@ def _sweeps(
                         sweep,
                         (
                             count, g.pixel_entries, 0, steps, source, from_x, address_of(x_taps) + 8 * step, weights,
-                            address_of(w_taps) + 8 * step, from_w, target, to_pixels, to_filters, start, g.relu, 0, 0,
+                            address_of(w_taps) + 8 * step, from_w, target, to_pixels, to_filters, start, g.relu, soon,
+                            lines,
                         ),
                     )  # fmt: skip
+                    soon += count * lines * LINE_BYTES
                 else:
                     call_address(
                         sweep,
@@ -99,13 +117,13 @@ def _sweeps(
 
 @jit(parallel=True)
 def _sweeps_parallel(
-    slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, pieces, band_pieces, bias, out, filters_to,
-    pixels_to, g,
+    slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, band_kinds, pieces, band_pieces, bias, out,
+    filters_to, pixels_to, g,
 ):  # fmt: skip
     for slot in prange(slots):
         _sweeps(
-            intp(slot), slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, pieces, band_pieces, bias, out,
-            filters_to, pixels_to, g,
+            intp(slot), slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, band_kinds, pieces,
+            band_pieces, bias, out, filters_to, pixels_to, g,
         )  # fmt: skip
 
 

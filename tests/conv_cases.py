@@ -44,7 +44,7 @@ TINY_OF_MODULES = {
     gradient_panels: {"_DEPTH_BLOCK": 8},
     pixel_panels: {"_PANEL_BYTES": 2048},
     product: {"_DEPTH_BLOCK": 8},
-    sweeps: {"_PIECES_BYTES": 1024, "_BAND_ENTRIES": 5},
+    sweeps: {"_PIECES_BYTES": 1024, "_BAND_ENTRIES": 5, "_COLUMNS_PER_STRETCH": 1},
     fft: {"WEIGHT_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     fft_gradient: {"SPECTRA_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     grouped_units: {"TASK_BYTES": 2048, "_LINE_BYTES": 64},

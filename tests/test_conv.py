@@ -37,6 +37,7 @@ from fastconv import (
 from fastconv.algorithms import ALGORITHMS, costs
 from fastconv.algorithms.mirrored_sweeps import MirroredSweepsPass
 from fastconv.algorithms.over_filters import OverFiltersPass
+from fastconv.algorithms.sweeps import SweepsPass
 from fastconv.plan import CLASSES
 
 NAMES = (*CLASSES, *conv2d_algorithms())
@@ -277,22 +278,35 @@ def test_pixels_that_leave_out_taps_outside_the_image(layout, dtype, monkeypatch
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
-    ("height", "taps", "options"),
+    ("height", "width", "taps", "options"),
     [
-        (1, 5, {"padding": ((7, 9), (4, 4))}),
-        (3, 3, {"padding": ((9, 4), (2, 3)), "dilation": (4, 1)}),
-        (9, 4, {"padding": ((6, 7), (3, 3)), "stride": (2, 1)}),
-        (40, 7, {"padding": 3}),
+        (1, 19, 5, {"padding": ((7, 9), (4, 4))}),
+        (3, 19, 3, {"padding": ((9, 4), (2, 3)), "dilation": (4, 1)}),
+        (9, 19, 4, {"padding": ((6, 7), (3, 3)), "stride": (2, 1)}),
+        (40, 19, 7, {"padding": 3}),
+        (20, 90, 5, {"padding": 2}),
+        (11, 70, 4, {"padding": ((5, 0), (9, 30)), "stride": (2, 1)}),
+        (12, 64, 3, {"padding": (2, 4), "dilation": (2, 4)}),
+        (5, 90, 15, {"padding": 7}),
     ],
 )
-def test_kernel_rows_outside_the_image_are_left_out(height, taps, options, layout):
-    """Output rows that meet all rows of the kernel, some, or none."""
-    x, w, b = normal(1, (3, 2, height, 19)), normal(2, (11, 2, taps, taps)), normal(3, (11,))
+def test_taps_outside_the_image_are_left_out(height, width, taps, options, layout):
+    """Output rows and columns that meet the whole kernel, some of it, or nothing."""
+    x, w, b = normal(1, (3, 2, height, width)), normal(2, (11, 2, taps, taps)), normal(3, (11,))
     expected = oracle.conv2d(x, w, b, **options)
     for images_at_once in (3, 1):
         given = images(x[:images_at_once], layout), filters(w, layout), b
         out = conv2d(*given, layout=layout, algorithm="few_channels", **options)
         assert_close(out, images(expected[:images_at_once], layout), 2 * taps * taps)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "options"),
+    [((2, 40, 60, 3), (3, 3, 3, 16), {"stride": 2, "padding": 1}), ((1, 50, 70, 4), (7, 7, 4, 32), {"padding": 3})],
+)
+def test_wide_channels_last_images_are_not_padded(x_shape, w_shape, options):
+    problem = explain_conv2d(x_shape, w_shape, layout="NHWC", **options).problem
+    assert SweepsPass(problem, 2).workspace == 0
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from fastconv._kernels.sweeps import Sweeps, sweeps
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.depthwise_axes import axis_outputs
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import offsets, repeated
+from fastconv.algorithms.tap_grids import spans, whole
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
@@ -31,21 +34,33 @@ _L1_BYTES, _BEYOND_L1 = 32 * 1024, 1.35
 # Channels-last, a panel's weights lie F numbers apart, in few lines of that cache: from its size on `direct`, which
 # packs them, was 1.05 (5x5x16, 32 filters) to 1.19 times as fast (7x7x3, 64 filters).
 _FAR_WEIGHTS = 1.12
+# Fewer columns for each stretch of them are padded: their last tiles would be filled up with pixels computed twice.
+_COLUMNS_PER_STRETCH = 8
 _CYCLES_PER_NUMBER_IN_ORDER = 1.5  # from planes to fewer filters than a vector has
+
+
+class _Stretch(NamedTuple):
+    """Neighbours in an output row that meet the same taps: pixels, or first pixels of vectors."""
+
+    columns: np.ndarray
+    first: int  # of their taps in the tables
+    steps: int  # taps of a kernel row
 
 
 @dataclass(frozen=True)
 class _Places:
     """Where numbers lie in x, w and out: what a tile's vectors begin with, and what its rows are.
 
-    An entry of `columns` is a pixel of an output row, or a vector of them; one of `filters` is a vector, or a filter.
-    Taps are ordered by the kernel's rows.
+    An entry of a stretch is a pixel of an output row, or a vector of them; one of `filters` is a vector, or a filter.
+    A stretch's taps are ordered by the kernel's rows. Places in x count from where the first pixel's window begins,
+    `x_start`.
     """
 
     source: Operand
+    x_start: int
     x_taps: np.ndarray
     w_taps: np.ndarray
-    columns: np.ndarray  # of one output row
+    stretches: list[_Stretch]
     x_row: int  # from an output row to the next, and from a column to the next
     x_col: int
     out_col: int
@@ -67,18 +82,34 @@ def _pixels_in_vectors(p: ConvProblem, lanes: int) -> _Places:
     else:
         shape = p.group_channels, p.KH, p.KW
         x_taps, w_taps = (taps.reshape(shape).swapaxes(0, 1).ravel() for taps in (x_taps, w_taps))
+    stretches = [_Stretch(_vectors(p.OW, lanes), 0, x_taps.size // p.KH)]
     return _Places(
-        source, x_taps, w_taps, _vectors(p.OW, lanes), source.cols, 1, 1, np.arange(p.group_filters), w_filter,
+        source, 0, x_taps, w_taps, stretches, source.cols, 1, 1, np.arange(p.group_filters), w_filter,
         p.OH * p.OW,
     )  # fmt: skip
 
 
 def _filters_in_vectors(p: ConvProblem, lanes: int) -> _Places:
-    source = Operand(True, True, p.C, p.H, p.W, p.pads[0][0], p.pads[1][0], *p.padded)
-    down, across = np.arange(p.KH) * p.dilation[0] * source.row_step, np.arange(p.KW) * p.dilation[1] * p.C
-    x_taps = offsets(down, across, np.arange(p.group_channels))
+    """Taps outside the image are left out, and nothing is padded, unless columns are few or many spans were joined."""
+    across, channels = axis_outputs(p, 1, False)[0], p.group_channels
+    cut = spans(across, p.W)
+    if p.OW < _COLUMNS_PER_STRETCH * len(cut):
+        cut = whole(across)
+    reach = [span.reach(across) for span in cut]
+    left = max(-min(begin for begin, _ in reach), 0)
+    source = Operand(True, True, p.C, p.H, p.W, 0, left, p.H, left + max(p.W, *(end for _, end in reach)))
+    down, step = np.arange(p.KH) * p.dilation[0] * source.row_step, p.dilation[1] * p.C
+    stretches, x_taps, w_taps = [], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for span in cut:
+        taps = np.arange(span.first, span.first + span.taps)
+        columns = np.arange(span.begin, span.begin + span.count)
+        stretches.append(_Stretch(columns, sum(map(len, x_taps)), span.taps * channels))
+        x_taps.append(offsets(down, taps * step, np.arange(channels)))
+        w_taps.append(offsets(np.arange(p.KH) * p.KW, taps) * channels)
+        w_taps[-1] = offsets(w_taps[-1], np.arange(channels)) * p.F
+    start = (left - p.pads[1][0]) * p.C - p.pads[0][0] * source.row_step
     return _Places(
-        source, x_taps, np.arange(x_taps.size) * p.F, np.arange(p.OW), p.stride[0] * source.row_step,
+        source, start, np.concatenate(x_taps), np.concatenate(w_taps), stretches, p.stride[0] * source.row_step,
         p.stride[1] * p.C, p.F, _vectors(p.group_filters, lanes), 1, 1,
     )  # fmt: skip
 
@@ -95,20 +126,58 @@ def _kernel_rows(p: ConvProblem) -> tuple[np.ndarray, np.ndarray]:
     return begin, end
 
 
-def _pieces(begin: np.ndarray, end: np.ndarray, columns: int, entries: int, most: int, steps: int) -> list[list[int]]:
+def _changes(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Where neighbours differ."""
+    return np.flatnonzero(np.diff(begin) | np.diff(end)) + 1
+
+
+def _tables(
+    kinds: list[tuple[int, ...]], stretches: list[_Stretch], entries: int, start: int, row: int, col: int
+) -> np.ndarray:
+    """For each kind of band, the offsets of its entries: stretch by stretch and run by run, each filled to whole tiles.
+
+    `start` is the offset of its first pixel; rows and columns are `row` and `col` apart.
+    """
+    tables = [
+        np.concatenate(
+            [
+                repeated(offsets(start + np.arange(first, behind) * row, stretch.columns * col), entries)
+                for stretch in stretches
+                for first, behind in pairwise(rows)
+            ]
+        )
+        for rows in kinds
+    ]
+    longest = max(table.size for table in tables)
+    return np.array([np.pad(table, (0, longest - table.size)) for table in tables])
+
+
+def _pieces(
+    runs: tuple[int, ...], stretches: list[_Stretch], begin: np.ndarray, end: np.ndarray, entries: int, most: int
+) -> list[list[int]]:
     """[first tile, tiles, first step, steps] of neighbours in a band that meet the same kernel rows.
 
-    `begin` and `end` are kernel rows of the band's output rows, each of `columns` entries; a kernel row has `steps`.
+    `begin` and `end` are kernel rows of the band's output rows, of which `runs` have tiles of their own.
     """
-    first = np.arange(0, begin.size * columns, entries)
-    begin = begin[np.minimum((first + entries - 1) // columns, begin.size - 1)]
-    end = end[first // columns]
-    changes = np.flatnonzero(np.diff(begin) | np.diff(end)) + 1
-    return [
-        [tile, min(most, behind - tile), begin[tile] * steps, (end[tile] - begin[tile]) * steps]
-        for start, behind in pairwise([0, *changes, first.size])
-        for tile in range(start, behind, most)
-    ]
+    pieces, before = [], 0
+    for stretch in stretches:
+        columns = stretch.columns.size
+        for top, bottom in pairwise(runs):
+            first = np.arange(0, (bottom - top) * columns, entries)  # of the tiles' entries
+            from_row = begin[top + np.minimum((first + entries - 1) // columns, bottom - top - 1)]
+            to_row = end[top + first // columns]
+            pieces += [
+                [
+                    before + tile,
+                    min(most, behind - tile),
+                    stretch.first + from_row[tile] * stretch.steps,
+                    (to_row[tile] - from_row[tile]) * stretch.steps,
+                ]
+                for start, behind in pairwise([0, *_changes(from_row, to_row), first.size])
+                for tile in range(start, behind, most)
+            ]
+            before += first.size
+    return pieces
 
 
 class SweepsPass:
@@ -133,7 +202,7 @@ class SweepsPass:
         self.pixels_are_rows = _fill_vectors(p)
         places = (_filters_in_vectors if self.pixels_are_rows else _pixels_in_vectors)(p, lanes)
         self.source, self.x_taps, self.w_taps = places.source, places.x_taps, places.w_taps
-        depth, columns = self.x_taps.size, places.columns.size
+        depth, columns = p.group_channels * p.taps, sum(stretch.columns.size for stretch in places.stretches)
 
         def arithmetic(shape: TileShape) -> float:
             rows, vectors = p.OH * columns, places.filters.size
@@ -154,11 +223,21 @@ class SweepsPass:
         band = ceil_div(p.OH, ceil_div(tasks, self.images * p.groups))
         band = max(min(band, _BAND_ENTRIES // columns), 1)
         bands = ceil_div(p.OH, band)
-        heights = band, p.OH - (bands - 1) * band
-        entries = ceil_div(band * columns, pixel_entries) * pixel_entries
+        begin, end = _kernel_rows(p)
+        # Of each band: where rows begin a run of their own, in tiles of their own, since nothing is padded above them.
+        runs = [
+            (
+                0,
+                *(_changes(begin[i : i + band], end[i : i + band]) if self.pixels_are_rows else ()),
+                min(band, p.OH - i),
+            )
+            for i in range(0, p.OH, band)
+        ]
+        kinds = list(dict.fromkeys(runs))
+        self.band_kinds = np.array([kinds.index(rows) for rows in runs])
+        x_steps, out_steps = (places.x_start, places.x_row, places.x_col), (0, p.OW * places.out_col, places.out_col)
         self.x_places, self.pixels_to = (
-            np.array([_filled(offsets(np.arange(n) * row, places.columns * col), entries) for n in heights])
-            for row, col in ((places.x_row, places.x_col), (p.OW * places.out_col, places.out_col))
+            _tables(kinds, places.stretches, pixel_entries, *steps) for steps in (x_steps, out_steps)
         )
         panels = ceil_div(places.filters.size, filter_entries)
         filters = repeated(places.filters, filter_entries)
@@ -170,11 +249,10 @@ class SweepsPass:
 
         step = p.stride[1] if self.pixels_are_rows else lanes  # numbers of x's row that an entry adds, of each channel
         piece_bytes = p.group_channels * p.KH * pixel_entries * step * itemsize
-        begin, end = _kernel_rows(p)
         most = max(_PIECES_BYTES // piece_bytes, 1)
         pieces = [
-            _pieces(begin[i : i + band], end[i : i + band], columns, pixel_entries, most, depth // p.KH)
-            for i in range(0, p.OH, band)
+            _pieces(rows, places.stretches, begin[i : i + band], end[i : i + band], pixel_entries, most)
+            for i, rows in zip(range(0, p.OH, band), runs, strict=True)
         ]
         self.pieces = np.concatenate(pieces)
         self.band_pieces = np.cumsum([0, *map(len, pieces)])
@@ -220,20 +298,16 @@ class SweepsPass:
     def _run_images(self, x: np.ndarray, w: np.ndarray, biases: np.ndarray, out: np.ndarray) -> None:
         p, images = self.problem, len(x)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
+        geometry = self.geometry if images == self.images else self.geometry._replace(images=images)
         with Scratch(self.workspace) as scratch:
             padded = self.source.prepare(x, slots, scratch)
             results = scratch.take(out.shape, p.dtype) if self.planes else out
             runtime.run_on(
                 sweeps, slots, np.zeros(1, np.int64), self._sweep, w, self.w_places, self.w_taps, padded,
-                self.x_places, self.x_taps, self.pieces, self.band_pieces, biases, results, self.filters_to,
-                self.pixels_to, self.geometry if images == self.images else self.geometry._replace(images=images),
+                self.x_places, self.x_taps, self.band_kinds, self.pieces, self.band_pieces, biases, results,
+                self.filters_to, self.pixels_to, geometry,
             )  # fmt: skip
             if self.planes:
                 transpose, shape = transpose_block(p.dtype.itemsize).address, (images, p.F, p.OH * p.OW)
                 pixels = out.reshape(images, p.OH * p.OW, p.F)
                 runtime.run_on(transpose_matrices, slots, transpose, results.reshape(shape), pixels)
-
-
-def _filled(table: np.ndarray, length: int) -> np.ndarray:
-    """A table with its last entry repeated up to `length` entries."""
-    return np.pad(table, (0, length - table.size), mode="edge")
