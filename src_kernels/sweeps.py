@@ -79,7 +79,7 @@ def _sweeps(
         kind = band_kinds[band]
         source = address_of(x) + _begin(task // shares, g) * item
         soon, lines = 0, 0
-        if g.pixels_are_rows and task + slots < tasks:
+        if g.pixels_are_rows and g.groups == 1 and task + slots < tasks:
             soon = address_of(x) + _begin((task + slots) // shares, g) * item
             tiles = 0
             for piece in range(band_pieces[band], band_pieces[band + 1]):

@@ -36,6 +36,9 @@ _L1_BYTES, _BEYOND_L1 = 32 * 1024, 1.35
 _FAR_WEIGHTS = 1.12
 # Fewer columns for each stretch of them are padded: their last tiles would be filled up with pixels computed twice.
 _COLUMNS_PER_STRETCH = 8
+# Channels-last, a group's channels of a pixel are few bytes of it, which lie apart and are fetched for each group anew:
+# 32 groups of 8 channels, 56x56 pixels took 5 times as long as predicted without this, 28x28 3 times.
+_CYCLES_PER_PART_OF_PIXEL = 20.0
 _CYCLES_PER_NUMBER_IN_ORDER = 1.5  # from planes to fewer filters than a vector has
 
 
@@ -275,6 +278,8 @@ class SweepsPass:
         turns = 0.0 if self.pixels_are_rows else p.group_channels * costs.CYCLES_PER_PLANE
         multiplying = panels * p.groups * (steps + tiles * (_CYCLES_PER_TILE + turns))
         copying = 2 * image_bytes * costs.CYCLES_PER_BYTE_MOVED
+        if self.pixels_are_rows and p.groups > 1:
+            copying += p.groups * p.H * p.W * _CYCLES_PER_PART_OF_PIXEL
         if self.planes:
             copying += p.F * plane * _CYCLES_PER_NUMBER_IN_ORDER
         if self.source.stride != (1, 1):
