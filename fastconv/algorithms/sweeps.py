@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -101,19 +102,21 @@ def _filters_in_vectors(p: ConvProblem, lanes: int) -> _Places:
     reach = [span.reach(across) for span in cut]
     left = max(-min(begin for begin, _ in reach), 0)
     source = Operand(True, True, p.C, p.H, p.W, 0, left, p.H, left + max(p.W, *(end for _, end in reach)))
-    down, step = np.arange(p.KH) * p.dilation[0] * source.row_step, p.dilation[1] * p.C
-    stretches, x_taps, w_taps = [], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for span in cut:
-        taps = np.arange(span.first, span.first + span.taps)
-        columns = np.arange(span.begin, span.begin + span.count)
-        stretches.append(_Stretch(columns, sum(map(len, x_taps)), span.taps * channels))
-        x_taps.append(offsets(down, taps * step, np.arange(channels)))
-        w_taps.append(offsets(np.arange(p.KH) * p.KW, taps) * channels)
-        w_taps[-1] = offsets(w_taps[-1], np.arange(channels)) * p.F
+    down, right = np.arange(p.KH) * p.dilation[0] * source.row_step, np.arange(p.KW) * p.dilation[1] * p.C
+    kernel = p.KH, p.KW, channels
+    x_taps = offsets(down, right, np.arange(channels)).reshape(kernel)
+    w_taps = (np.arange(x_taps.size) * p.F).reshape(kernel)
+    met = [slice(span.first, span.first + span.taps) for span in cut]
+    first = np.cumsum([0, *(x_taps[:, taps].size for taps in met)])
+    stretches = [
+        _Stretch(np.arange(span.begin, span.begin + span.count), first[i], span.taps * channels)
+        for i, span in enumerate(cut)
+    ]
+    x_taps, w_taps = (np.concatenate([table[:, taps].ravel() for taps in met]) for table in (x_taps, w_taps))
     start = (left - p.pads[1][0]) * p.C - p.pads[0][0] * source.row_step
     return _Places(
-        source, start, np.concatenate(x_taps), np.concatenate(w_taps), stretches, p.stride[0] * source.row_step,
-        p.stride[1] * p.C, p.F, _vectors(p.group_filters, lanes), 1, 1,
+        source, start, x_taps, w_taps, stretches, p.stride[0] * source.row_step, p.stride[1] * p.C, p.F,
+        _vectors(p.group_filters, lanes), 1, 1,
     )  # fmt: skip
 
 
@@ -135,7 +138,7 @@ def _changes(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def _tables(
-    kinds: list[tuple[int, ...]], stretches: list[_Stretch], entries: int, start: int, row: int, col: int
+    kinds: Iterable[tuple[int, ...]], stretches: list[_Stretch], entries: int, start: int, row: int, col: int
 ) -> np.ndarray:
     """For each kind of band, the offsets of its entries: stretch by stretch and run by run, each filled to whole tiles.
 
@@ -236,8 +239,8 @@ class SweepsPass:
             )
             for i in range(0, p.OH, band)
         ]
-        kinds = list(dict.fromkeys(runs))
-        self.band_kinds = np.array([kinds.index(rows) for rows in runs])
+        kinds = {rows: kind for kind, rows in enumerate(dict.fromkeys(runs))}
+        self.band_kinds = np.array([kinds[rows] for rows in runs])
         x_steps, out_steps = (places.x_start, places.x_row, places.x_col), (0, p.OW * places.out_col, places.out_col)
         self.x_places, self.pixels_to = (
             _tables(kinds, places.stretches, pixel_entries, *steps) for steps in (x_steps, out_steps)
