@@ -35,6 +35,7 @@ from fastconv import (
     runtime,
 )
 from fastconv.algorithms import ALGORITHMS, costs
+from fastconv.algorithms.channel_dots import ChannelDotsPass
 from fastconv.algorithms.mirrored_sweeps import MirroredSweepsPass
 from fastconv.algorithms.over_filters import OverFiltersPass
 from fastconv.algorithms.sweeps import SweepsPass
@@ -310,20 +311,24 @@ def test_wide_channels_last_images_are_not_padded(x_shape, w_shape, options):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradient_of_x_as_a_sweep_over_dout(layout, dtype):
-    """By the flipped kernel, wherever that is possible."""
+@pytest.mark.parametrize(
+    ("way", "layout"), [(MirroredSweepsPass, "NCHW"), (MirroredSweepsPass, "NHWC"), (ChannelDotsPass, "NHWC")]
+)
+def test_gradient_of_x_of_few_channels(way, layout, dtype, monkeypatch):
+    """As a sweep over dout, or as dot products along filters, wherever that is possible."""
+    monkeypatch.setattr(runtime, "SERIAL_BELOW", 0)
     met = 0
     for name, case in BY_NAME.items():
         known = answers(name)
         x, w = images(known.x, layout).astype(dtype), filters(known.w, layout).astype(dtype)
         problem = explain_conv2d(x.shape, w.shape, layout=layout, dtype=dtype, **case.options).problem
-        if problem.empty or MirroredSweepsPass.declines(problem):
+        if problem.empty or way.declines(problem):
             continue
-        dx = np.full(x.shape, np.nan, dtype)
-        work = MirroredSweepsPass(problem, 2)
-        work.run(images(known.dout, layout).astype(dtype), w, np.empty(0, dtype), dx)
-        assert_close(dx, images(known.backward(False, None)[0], layout), lengths(case)[1])
+        for threads in (1, runtime.get_num_threads()):
+            dx = np.full(x.shape, np.nan, dtype)
+            work = way(problem, threads)
+            work.run(images(known.dout, layout).astype(dtype), w, np.empty(0, dtype), dx)
+            assert_close(dx, images(known.backward(False, None)[0], layout), lengths(case)[1])
         met += 1
     assert met >= 3
 

@@ -1,13 +1,14 @@
 """Few channels on either side: arrangements in which neither a vector nor a tile's rows run along them.
 
 Forward has vectors over filters, where they fill one (channels-last), or along output rows. The gradient of x is such a
-pass over dout with the flipped kernel, or multiplies by columns, rows being all C * KH * KW of them. The
-gradient of w takes dot products along output pixels.
+pass over dout with the flipped kernel, or multiplies by columns, rows being all C * KH * KW of them, or takes dot
+products along filters (channels-last). The gradient of w takes dot products along output pixels.
 """
 
 from __future__ import annotations
 
 from fastconv.algorithms.base import Algorithm
+from fastconv.algorithms.channel_dots import ChannelDotsPass
 from fastconv.algorithms.gradient_columns import GradientColumnsPass
 from fastconv.algorithms.mirrored_sweeps import MirroredSweepsPass
 from fastconv.algorithms.over_filters import OverFiltersPass
@@ -26,12 +27,9 @@ def _forward(problem: ConvProblem, threads: int, relu: bool) -> SweepsPass | Ove
     return SweepsPass(problem, threads, relu=relu)
 
 
-def _gradient_x(problem: ConvProblem, threads: int) -> GradientColumnsPass | MirroredSweepsPass:
-    columns = GradientColumnsPass(problem, threads)
-    if MirroredSweepsPass.declines(problem):
-        return columns
-    sweeps = MirroredSweepsPass(problem, threads)
-    return sweeps if sweeps.cycles < columns.cycles else columns
+def _gradient_x(problem: ConvProblem, threads: int) -> GradientColumnsPass | MirroredSweepsPass | ChannelDotsPass:
+    ways = [way for way in (MirroredSweepsPass, ChannelDotsPass) if not way.declines(problem)]
+    return min((way(problem, threads) for way in (GradientColumnsPass, *ways)), key=lambda each: each.cycles)
 
 
 def _gradient_w(problem: ConvProblem, threads: int) -> WeightDotsPass:
