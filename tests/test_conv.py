@@ -34,6 +34,7 @@ from fastconv import (
     plan,
     runtime,
 )
+from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms import ALGORITHMS, costs
 from fastconv.algorithms.channel_dots import ChannelDotsPass
 from fastconv.algorithms.mirrored_sweeps import MirroredSweepsPass
@@ -331,6 +332,14 @@ def test_gradient_of_x_of_few_channels(way, layout, dtype, monkeypatch):
             assert_close(dx, images(known.backward(False, None)[0], layout), lengths(case)[1])
         met += 1
     assert met >= 3
+
+
+@pytest.mark.parametrize(("filters_of_a_lane", "declined"), [(2, False), (3, True)])
+def test_long_sums_are_not_made_in_one_go(filters_of_a_lane, declined):
+    """Dot products of 31x31 taps: a lane adds up 961 products for each of its filters."""
+    shapes = (1, 40, 40, 1), (31, 31, 1, filters_of_a_lane * MACHINE.lanes(4))
+    problem = explain_conv2d(*shapes, padding=15, layout="NHWC").problem
+    assert ChannelDotsPass.declines(problem) is declined
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -12,8 +12,9 @@ from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.depthwise_axes import axis_outputs
 from fastconv.algorithms.operands import Operand
+from fastconv.algorithms.sweeps import MOST_STEPS
 from fastconv.algorithms.tables import offsets, repeated
-from fastconv.algorithms.tap_grids import Grid, grids_of, spans
+from fastconv.algorithms.tap_grids import Grid, grids_of, padding, spans
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
@@ -25,8 +26,9 @@ class ChannelDotsPass:
 
     @staticmethod
     def declines(p: ConvProblem) -> bool:
-        """Where channels fill a vector, vectors run along them."""
-        return not p.channels_last or p.groups > 1 or p.C >= MACHINE.lanes(p.dtype.itemsize)
+        """Where channels fill a vector, vectors run along them; each lane makes its sum in one go, as sweeps do."""
+        lanes = MACHINE.lanes(p.dtype.itemsize)
+        return not p.channels_last or p.groups > 1 or p.C >= lanes or ceil_div(p.F, lanes) * p.taps > MOST_STEPS
 
     def __init__(self, problem: ConvProblem, threads: int):
         self.problem, self.threads = problem, threads
@@ -35,12 +37,9 @@ class ChannelDotsPass:
         rows, cols = ([spans(outputs, size) for outputs in axis] for axis, size in ((down, p.OH), (across, p.OW)))
         grids = grids_of(down, across, rows, cols, p.F)
         # Joined spans meet some taps outside dout, which is padded for them.
-        reach = [(*grid.rows.reach(grid.down), *grid.cols.reach(grid.across)) for grid in grids]
-        lowest, highest, leftmost, rightmost = zip(*reach, strict=True)
-        top, left = max(-min(lowest), 0), max(-min(leftmost), 0)
-        self.source = Operand(
-            True, True, p.F, p.OH, p.OW, top, left, top + max(p.OH, *highest), left + max(p.OW, *rightmost)
-        )
+        top, height = padding([grid.rows.reach(grid.down) for grid in grids], p.OH)
+        left, width = padding([grid.cols.reach(grid.across) for grid in grids], p.OW)
+        self.source = Operand(True, True, p.F, p.OH, p.OW, top, left, height, width)
         image_bytes = self.source.scratch_bytes(itemsize)
         self.images = costs.images_at_once(image_bytes, p.N)
         self.tile: DotShape = best_dots(p.N * p.H * p.W, p.C)
@@ -77,6 +76,7 @@ class ChannelDotsPass:
             weights = offsets(kernel_h * p.KW, kernel_w) * p.C * p.F
             acol += [offsets(windows, vectors), offsets(windows, tails)]
             bcol += [offsets(weights, vectors), offsets(weights, tails)]
+            full, count = windows.size * vectors.size, windows.size * (vectors.size + tails.size)
             top, left = (
                 axis.first + span.begin * axis.step for axis, span in ((grid.down, grid.rows), (grid.across, grid.cols))
             )
@@ -84,11 +84,10 @@ class ChannelDotsPass:
                 Part(
                     cols=grid.cols.count, dout_start=grid.rows.begin * source.row_step + grid.cols.begin * p.F,
                     out_start=(top * p.W + left) * p.C, out_row=grid.down.step * p.W * p.C,
-                    out_col=grid.across.step * p.C, step=steps, steps=acol[-2].size + acol[-1].size,
-                    full=acol[-2].size,
+                    out_col=grid.across.step * p.C, step=steps, steps=count, full=full,
                 )
             )  # fmt: skip
-            steps += acol[-2].size + acol[-1].size
+            steps += count
         self.acol, self.bcol, self.parts = np.concatenate(acol), np.concatenate(bcol), np.array(self.of_grids, np.int64)
         work = p.N * sum(grid.pixels * max(grid.taps, 1) for grid in grids)
         each = work / (self.threads * costs.TASKS_PER_THREAD) if self.threads > 1 else work

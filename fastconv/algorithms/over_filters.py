@@ -17,7 +17,7 @@ from fastconv.algorithms.depthwise_axes import axis_outputs
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.sweep_callbacks import sweep_callbacks
 from fastconv.algorithms.tables import offsets
-from fastconv.algorithms.tap_grids import Grid, grids_of, spans, whole
+from fastconv.algorithms.tap_grids import Grid, grids_of, padding, spans, whole
 from fastconv.algorithms.weight_panels import WeightPanels
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -53,14 +53,8 @@ class OverFiltersPass:
         self.tile = best_tile(p.N * out_size[0] * out_size[1], self.filters, itemsize)
         self.down, self.across = axis_outputs(p, 0, gradient), axis_outputs(p, 1, gradient)
         self.grids = self._cut(size)
-        reach = (
-            [grid.rows.reach(grid.down) for grid in self.grids],
-            [grid.cols.reach(grid.across) for grid in self.grids],
-        )
-        top, left = (max(-min(first for first, _ in axis), 0) for axis in reach)
-        rows, cols = (
-            max(before + max(size[i], max(end for _, end in reach[i])), 0) for i, before in enumerate((top, left))
-        )
+        top, rows = padding([grid.rows.reach(grid.down) for grid in self.grids], size[0])
+        left, cols = padding([grid.cols.reach(grid.across) for grid in self.grids], size[1])
         self.source = Operand(p.channels_last, self.pixels, total, *size, top, left, rows, cols)
         image_bytes = self.source.scratch_bytes(itemsize)
         self.images = costs.images_at_once(image_bytes, p.N)

@@ -21,13 +21,13 @@ from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.depthwise_axes import axis_outputs
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import offsets, repeated
-from fastconv.algorithms.tap_grids import spans, whole
+from fastconv.algorithms.tap_grids import padding, spans, whole
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
 _PIECES_BYTES = 32 * 1024  # of x, while all filters pass by; 16 KB took 1.06 times as long with 16 channels, 8 KB 1.2
-_MOST_STEPS = 2048
+MOST_STEPS = 2048  # of a sum that is made in one go
 _BAND_ENTRIES = 1024  # places of one task, in tables of some ten kilobytes
 _CYCLES_PER_TILE = 35.0  # beside its steps: 12 to 40 measured (3x3 to 7x7, one and three channels)
 # Operands of a tile that overflow the first-level cache: 32 channels of 5x10 took 1.4 times as long as 16 of 5x5.
@@ -99,9 +99,8 @@ def _filters_in_vectors(p: ConvProblem, lanes: int) -> _Places:
     cut = spans(across, p.W)
     if p.OW < _COLUMNS_PER_STRETCH * len(cut):
         cut = whole(across)
-    reach = [span.reach(across) for span in cut]
-    left = max(-min(begin for begin, _ in reach), 0)
-    source = Operand(True, True, p.C, p.H, p.W, 0, left, p.H, left + max(p.W, *(end for _, end in reach)))
+    left, cols = padding([span.reach(across) for span in cut], p.W)
+    source = Operand(True, True, p.C, p.H, p.W, 0, left, p.H, cols)
     down, right = np.arange(p.KH) * p.dilation[0] * source.row_step, np.arange(p.KW) * p.dilation[1] * p.C
     kernel = p.KH, p.KW, channels
     x_taps = offsets(down, right, np.arange(channels)).reshape(kernel)
@@ -195,7 +194,7 @@ class SweepsPass:
 
         Sums are made in one go: 4,608 products had an error of 1.2e-6, sums of blocks have 3e-7 to 6e-7.
         """
-        if p.group_channels * p.taps > _MOST_STEPS:
+        if p.group_channels * p.taps > MOST_STEPS:
             return True
         if _fill_vectors(p):
             return False

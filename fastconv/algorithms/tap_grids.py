@@ -29,6 +29,12 @@ class Span:
         return self.begin * outputs.stride + lowest, end * outputs.stride + highest + 1
 
 
+def padding(reach: list[tuple[int, int]], size: int) -> tuple[int, int]:
+    """Zeros before `size` input cells, and the length with those before and behind, that cover what spans reach."""
+    before = max(-min(first for first, _ in reach), 0)
+    return before, max(before + max(size, *(end for _, end in reach)), 0)
+
+
 def whole(outputs: Outputs) -> list[Span]:
     """All outputs and all taps."""
     return [Span(0, outputs.count, 0, len(outputs.taps))]
