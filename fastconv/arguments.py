@@ -115,6 +115,10 @@ def pair(function: str, name: str, value: Any, minimum: int) -> Pair:
     """An integer or a pair of integers (vertical, horizontal) as a pair."""
     if type(value) is int and value >= minimum:
         return value, value
+    if type(value) is tuple and len(value) == 2:  # as layers hold it, call for call
+        first, second = value
+        if type(first) is type(second) is int and first >= minimum and second >= minimum:
+            return value
     if is_sequence(value):
         if len(value) != 2:
             raise ValueError(f"{function}: {name} must be an integer or a pair, got {value!r}")

@@ -117,13 +117,15 @@ def run_backward(
     wrt = check_wrt(function, wrt)
     problem, dtype, algorithm = settled.problem, settled.problem.dtype, settled.algorithm
     dout = checked_gradient(function, dout, settled.out_shape, dtype)
-    if cache.out is not None:
+    dx = dw = db = None
+    if cache.has_bias and "b" in wrt:
+        dout, db = bias_gradient(dout, problem.channels_last, cache.out)
+    elif cache.out is not None:
         masked = workspace.empty(dout.shape, dtype)
         runtime.launch(relu_mask, dout.size * 8, dout.reshape(-1), cache.out.reshape(-1), masked.reshape(-1))
         dout = masked
     if axes != 2:
         dout = dout.reshape(problem.out_shape)
-    dx = dw = db = None
     if "x" in wrt:
         dx = workspace.empty(settled.x_shape, dtype)
         if not problem.empty:
@@ -138,8 +140,6 @@ def run_backward(
             plan_of(problem, "gradient_w", algorithm).run(cache.x, dout, dw.reshape(problem.w_shape))
         else:
             dw[...] = 0
-    if "b" in wrt and cache.has_bias:
-        db = bias_gradient(dout, problem.channels_last)
     if settled.result_dtype != dtype:
         dx, dw, db = (None if d is None else d.astype(settled.result_dtype) for d in (dx, dw, db))
     return dx, dw, db
@@ -153,17 +153,22 @@ def checked_gradient(function: str, dout: Any, shape: tuple[int, ...], dtype: np
     return arguments.dense(dout, dtype)
 
 
-def bias_gradient(dout: np.ndarray, channels_last: bool) -> np.ndarray:
-    """Sum over images and pixels, accumulated in float64 blockwise."""
-    if channels_last:
-        F = dout.shape[-1]
-        pixels = math.prod(dout.shape[:-1])
-        sums = np.empty((max(min(pixels // 1024, 64), 1), F))
-        runtime.launch(sum_pixels, dout.size * 8, dout.reshape(pixels, F), sums)
-    else:
-        sums = np.empty(dout.shape[:2])
-        runtime.launch(sum_planes, dout.size * 8, dout.reshape(sums.size, math.prod(dout.shape[2:])), sums.reshape(-1))
-    return sums.sum(axis=0).astype(dout.dtype)
+def bias_gradient(
+    dout: np.ndarray, channels_last: bool, out: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """dout, where `out` is the result of a ReLU masked by it, and its sum over images and pixels.
+
+    The sum is accumulated in float64 blockwise.
+    """
+    relu = out is not None
+    masked = workspace.empty(dout.shape, dout.dtype) if relu else dout
+    channels = dout.shape[-1 if channels_last else 1]
+    bands = max(min(math.prod(dout.shape[:-1]) // 1024, 64), 1) if channels_last else len(dout)
+    partial, db = np.empty((bands, channels)), np.empty(channels, dout.dtype)
+    kernel = sum_pixels if channels_last else sum_planes
+    flat = (array.reshape(-1) for array in (dout, dout if out is None else out, masked))
+    runtime.launch(kernel, dout.size * 8, *flat, int(relu), partial, db)
+    return masked, db
 
 
 def channels_of(function: str, axes: int, x: Any, layout: str, options: dict[str, Any]) -> int:

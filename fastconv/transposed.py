@@ -163,7 +163,7 @@ def run_backward(
         else:
             plan_of(problem, "gradient_w", algorithm).run(dout, cache.x, dw.reshape(problem.w_shape))
     if "b" in wrt and cache.has_bias:
-        db = bias_gradient(dout, problem.channels_last)
+        _, db = bias_gradient(dout, problem.channels_last)
     if settled.result_dtype != dtype:
         dx, dw, db = (None if d is None else d.astype(settled.result_dtype) for d in (dx, dw, db))
     return dx, dw, db

@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 INDEX = np.dtype(np.int64)  # of offset tables
+_BYTE = np.dtype(np.uint8)
 ALIGNMENT = 64  # one cache line, one AVX-512 register
 KEEP_BYTES = 64 * 2**20  # buffers beyond this are given back to the system
 # Meanwhile a network trains: what one step frees the next one needs. 500 images of CIFAR-10 and airbench's activations,
@@ -23,21 +24,31 @@ _MOST_ARRAYS = 8  # of one pass: each is rounded up to a cache line
 RECYCLED_BYTES = 64 * 1024  # a result's memory costs 3 us to recycle, and 0.3 to 0.7 us per fresh page of 4 KB
 
 
-class Buffer(NamedTuple):
-    """Memory, where it begins and how much it is: asking an array takes longer."""
+class _Memory(np.ndarray):
+    """Bytes of a type of their own: NumPy looks for the base of a view no further than where types differ."""
 
-    memory: np.ndarray
-    address: int
-    nbytes: int
+
+class Buffer:
+    """Memory that is lent: how much it is (asking an array takes longer), and since when it is free."""
+
+    __slots__ = ("memory", "nbytes", "since")
+
+    def __init__(self, nbytes: int) -> None:
+        raw = np.empty(nbytes + ALIGNMENT, _BYTE)
+        start = -raw.ctypes.data % ALIGNMENT
+        self.memory = raw.view(_Memory)[start : start + nbytes]
+        self.nbytes = nbytes
+        self.since = 0
 
 
 _lock = threading.Lock()
-_free: list[Buffer] = []  # longest unused first
+_free: dict[int, list[Buffer]] = {}  # by size, the longest unused first: calls of one form ask for the same sizes
 _free_bytes = 0
+_clock = 0  # buffers that ever became free
 _limits: list[int] = []  # of those that keep more meanwhile
-# Memory of results that are gone. Their last reference may go at any moment, inside a locked section too, and an
-# append needs no lock.
-_dropped: deque[Buffer] = deque()
+# Memory that came back. A result's last reference may go at any moment, inside a locked section too, and an append
+# needs no lock.
+_returned: deque[Buffer] = deque()
 
 
 def _forget_after_fork() -> None:
@@ -45,7 +56,7 @@ def _forget_after_fork() -> None:
     global _lock, _free_bytes
     _lock = threading.Lock()
     _free.clear()
-    _dropped.clear()
+    _returned.clear()
     _free_bytes = 0
 
 
@@ -54,44 +65,37 @@ if hasattr(os, "register_at_fork"):
 
 
 def _borrow(nbytes: int, most: int) -> Buffer:
-    """A kept buffer of `nbytes` to `most` bytes, the latest used first (the caches may still hold it), or a new one."""
-    global _free_bytes
+    """A kept buffer of `nbytes` to `most` bytes, the latest used of its size (caches may hold it), or a new one."""
     with _lock:
-        if _dropped:
+        if _returned:
             _collect()
-        for i in range(len(_free) - 1, -1, -1):
-            buffer = _free[i]
-            if nbytes <= buffer.nbytes <= most:
-                _free_bytes -= buffer.nbytes
-                del _free[i]
-                return buffer
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    address = raw.ctypes.data
-    start = -address % ALIGNMENT
-    return Buffer(raw[start : start + nbytes], address + start, nbytes)
+        if nbytes in _free:
+            return _taken(nbytes)
+        for size in _free:
+            if nbytes <= size <= most:
+                return _taken(size)
+    return Buffer(nbytes)
+
+
+def _taken(size: int, place: int = -1) -> Buffer:
+    """One of the free buffers of a size; the lock is held."""
+    global _free_bytes
+    buffers = _free[size]
+    buffer = buffers.pop(place)
+    if not buffers:
+        del _free[size]
+    _free_bytes -= size
+    return buffer
 
 
 def _limit() -> int:
     return max(KEEP_BYTES, *_limits) if _limits else KEEP_BYTES
 
 
-def _keep(buffer: Buffer) -> None:
-    """Add a buffer to the free ones; the lock is held."""
-    global _free_bytes
-    limit, size = _limit(), buffer.nbytes
-    if size > limit:
-        return
-    if _free_bytes > limit - size:
-        _give_up_to(limit - size)
-    _free.append(buffer)
-    _free_bytes += size
-
-
 def _give_up_to(nbytes: int) -> None:
     """Give the longest unused buffers back to the system until `nbytes` are left; the lock is held."""
-    global _free_bytes
     while _free_bytes > nbytes:
-        _free_bytes -= _free.pop(0).nbytes
+        _taken(min(_free, key=lambda size: _free[size][0].since), 0)
 
 
 @contextmanager
@@ -108,15 +112,33 @@ def keeping(nbytes: int) -> Iterator[None]:
 
 
 def _collect() -> None:
-    """Keep the memory of results that are gone; the lock is held."""
-    while _dropped:
-        _keep(_dropped.popleft())
+    """Keep what came back, within the limit; the lock is held."""
+    global _free_bytes, _clock
+    limit = _limit()
+    while _returned:
+        buffer = _returned.popleft()
+        size = buffer.nbytes
+        if size > limit:
+            continue
+        if _free_bytes > limit - size:
+            _give_up_to(limit - size)
+        _clock += 1
+        buffer.since = _clock
+        if size in _free:
+            _free[size].append(buffer)
+        else:
+            _free[size] = [buffer]
+        _free_bytes += size
 
 
-def _give_back(buffers: list[Buffer]) -> None:
-    with _lock:
-        for buffer in buffers:
-            _keep(buffer)
+def _give_back(buffer: Buffer) -> None:
+    """Take memory back, at once unless the lock is held, perhaps further up in this very thread."""
+    _returned.append(buffer)
+    if _lock.acquire(False):
+        try:
+            _collect()
+        finally:
+            _lock.release()
 
 
 def held_bytes() -> int:
@@ -126,29 +148,14 @@ def held_bytes() -> int:
     return _free_bytes
 
 
-def _drop(buffer: Buffer) -> None:
-    """Take back a result's memory, at once unless the lock is held, perhaps further up in this very thread."""
-    _dropped.append(buffer)
-    if _lock.acquire(blocking=False):
-        try:
-            _collect()
-        finally:
-            _lock.release()
+class _Lease(np.ndarray):
+    """A result's memory, until the last array that shares it is gone: NumPy keeps this one as the base of all."""
 
+    __slots__ = ("buffer",)
+    buffer: Buffer
 
-class _Lease:
-    """Owns the memory of a result until the last array that shares it is gone."""
-
-    __slots__ = ("__array_interface__", "_buffer")
-
-    def __init__(self, buffer: Buffer, shape: tuple[int, ...], dtype: np.dtype):
-        self._buffer = buffer
-        self.__array_interface__ = {
-            "data": (buffer.address, False), "shape": shape, "typestr": dtype.str, "version": 3,
-        }  # fmt: skip
-
-    def __del__(self, drop: Any = _drop) -> None:
-        drop(self._buffer)
+    def __del__(self, give_back: Any = _give_back) -> None:
+        give_back(self.buffer)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -156,10 +163,13 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
     A training step of LeNet-5 with 64 images met 980 page faults in its results, 0.5 of 2.5 ms.
     """
-    size = dtype.itemsize * math.prod(shape)
-    if not RECYCLED_BYTES <= size <= _limit():
+    size = math.prod(shape) * dtype.itemsize
+    if size < RECYCLED_BYTES:
         return np.empty(shape, dtype)
-    return np.asarray(_Lease(_borrow(size, size + size // 8), shape, dtype))
+    buffer = _borrow(size, size + size // 8)
+    lease = _Lease(buffer.nbytes, _BYTE, buffer.memory)
+    lease.buffer = buffer
+    return np.ndarray(shape, dtype, lease)
 
 
 class Scratch:
@@ -186,9 +196,8 @@ class Scratch:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         count, self._used, self._room = self._marks.pop()
-        if len(self._buffers) > count:
-            _give_back(self._buffers[count:])
-            del self._buffers[count:]
+        while len(self._buffers) > count:
+            _give_back(self._buffers.pop())
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An uninitialised array whose first element is aligned to a cache line."""
@@ -200,7 +209,7 @@ class Scratch:
         if size > self._room - self._used:
             least = max(size, self._expected)
             self._buffers.append(_borrow(least, 2 * least + 4096))
-            self._used, self._room = 0, self._buffers[-1].memory.nbytes
+            self._used, self._room = 0, self._buffers[-1].nbytes
             self._expected = 0
         start = self._used
         self._used += size + -size % ALIGNMENT

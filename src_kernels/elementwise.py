@@ -8,12 +8,16 @@ from fastconv._kernels.jit import Kernel, jit
 
 
 @jit
-def _relu_mask(slot, slots, dout, out, masked):
+def mask(dout, out, masked):
     """masked = dout where out > 0, else 0; all flat. Where out is NaN the gradient passes, as ReLU passed the NaN."""
+    for i in range(dout.size):
+        masked[i] = 0 if out[i] <= 0 else dout[i]
+
+
+@jit
+def _relu_mask(slot, slots, dout, out, masked):
     begin, end = slot * dout.size // slots, (slot + 1) * dout.size // slots
-    source, result, target = dout[begin:end], out[begin:end], masked[begin:end]
-    for i in range(source.size):
-        target[i] = 0 if result[i] <= 0 else source[i]
+    mask(dout[begin:end], out[begin:end], masked[begin:end])
 
 
 @jit(parallel=True)

@@ -1,63 +1,110 @@
-"""Sums over all pixels (the gradient of the bias) and of squares (the norm of a gradient)."""
+"""Sums over all pixels (the gradient of the bias) and of squares (the norm of a gradient).
+
+    db[c] = sum over images and pixels of masked[., c],  masked = dout where out > 0, else 0
+
+`dout`, `out` and `masked` are flat: planes one after the other for `sum_planes`, whose `partial` is (N, C), and pixels
+for `sum_pixels`, whose `partial` has a row for each band of them; both float64. Without `relu` nothing is masked, and
+all three are `dout`. `partial`, `db` and, with `relu`, `masked` may be uninitialised.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import intp, prange
 
+from fastconv._kernels.elementwise import mask
 from fastconv._kernels.jit import Kernel, jit
 
 BLOCK = 256  # numbers summed in the array's own precision before they are added in float64
 
 
 @jit
-def _sum_planes(slot, slots, x, partial):
-    """x (P, pixels) -> partial (P,) float64, planes shared among slots."""
-    planes, pixels = x.shape
-    for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
-        total = 0.0
-        for first in range(0, pixels, BLOCK * 16):
-            block = x[plane, first : first + BLOCK * 16]
-            part = x.dtype.type(0)
-            for i in range(block.size):
-                part += block[i]
-            total += part
-        partial[plane] = total
-
-
-@jit(parallel=True)
-def _sum_planes_parallel(slots, x, partial):
-    for slot in prange(slots):
-        _sum_planes(intp(slot), slots, x, partial)
-
-
-sum_planes = Kernel(_sum_planes, _sum_planes_parallel)
+def _mask_and_sum_planes(slot, slots, dout, out, masked, relu, partial):
+    """Planes are shared among slots."""
+    planes, channels = partial.size, partial.shape[1]
+    pixels = dout.size // max(planes, 1)
+    together = max(BLOCK * 16 // max(pixels, 1), 1)  # planes that are still in cache when they are added
+    behind = (slot + 1) * planes // slots
+    for some in range(slot * planes // slots, behind, together):
+        end = min(some + together, behind)
+        if relu:
+            begin, last = some * pixels, end * pixels
+            mask(dout[begin:last], out[begin:last], masked[begin:last])
+        for plane in range(some, end):
+            numbers = masked[plane * pixels : (plane + 1) * pixels]
+            total = 0.0
+            for first in range(0, pixels, BLOCK * 16):
+                block = numbers[first : first + BLOCK * 16]
+                part = dout.dtype.type(0)
+                for i in range(block.size):
+                    part += block[i]
+                total += part
+            partial[plane // channels, plane % channels] = total
 
 
 @jit
-def _sum_pixels(slot, slots, x, partial):
-    """x (pixels, C) -> partial (bands, C) float64: each slot sums its bands of pixels, so any thread count agrees."""
-    pixels, channels = x.shape
-    bands = partial.shape[0]
-    row = np.empty(channels, x.dtype)
+def _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial):
+    """Each slot sums its bands of pixels, so any thread count agrees."""
+    bands, channels = partial.shape
+    pixels = dout.size // max(channels, 1)
+    together = max(BLOCK * 16 // max(channels, 1), 1)  # pixels that are still in cache when they are added
+    row = np.empty(channels, dout.dtype)
     for band in range(slot * bands // slots, (slot + 1) * bands // slots):
         total = partial[band]
         total[:] = 0
         end = (band + 1) * pixels // bands
         for first in range(band * pixels // bands, end, BLOCK):
             row[:] = 0
-            for q in range(first, min(first + BLOCK, end)):
-                source = x[q]
-                for c in range(row.size):
-                    row[c] += source[c]
+            last = min(first + BLOCK, end)
+            for some in range(first, last, together):
+                begin, behind = some * channels, min(some + together, last) * channels
+                if relu:
+                    mask(dout[begin:behind], out[begin:behind], masked[begin:behind])
+                for pixel in range(begin, behind, channels):
+                    source = masked[pixel : pixel + channels]
+                    for c in range(row.size):
+                        row[c] += source[c]
             for c in range(row.size):
                 total[c] += row[c]
 
 
+@jit
+def _add_up(partial, db):
+    """db (C,) = the sum of the rows of partial (rows, C)."""
+    for c in range(db.size):
+        total = 0.0
+        for row in range(partial.shape[0]):
+            total += partial[row, c]
+        db[c] = total
+
+
+@jit
+def _sum_planes(slot, slots, dout, out, masked, relu, partial, db):
+    _mask_and_sum_planes(slot, slots, dout, out, masked, relu, partial)
+    _add_up(partial, db)
+
+
 @jit(parallel=True)
-def _sum_pixels_parallel(slots, x, partial):
+def _sum_planes_parallel(slots, dout, out, masked, relu, partial, db):
     for slot in prange(slots):
-        _sum_pixels(intp(slot), slots, x, partial)
+        _mask_and_sum_planes(intp(slot), slots, dout, out, masked, relu, partial)
+    _add_up(partial, db)
+
+
+sum_planes = Kernel(_sum_planes, _sum_planes_parallel)
+
+
+@jit
+def _sum_pixels(slot, slots, dout, out, masked, relu, partial, db):
+    _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial)
+    _add_up(partial, db)
+
+
+@jit(parallel=True)
+def _sum_pixels_parallel(slots, dout, out, masked, relu, partial, db):
+    for slot in prange(slots):
+        _mask_and_sum_pixels(intp(slot), slots, dout, out, masked, relu, partial)
+    _add_up(partial, db)
 
 
 sum_pixels = Kernel(_sum_pixels, _sum_pixels_parallel)

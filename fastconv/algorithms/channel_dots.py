@@ -13,7 +13,7 @@ from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.depthwise_axes import axis_outputs
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.sweeps import MOST_STEPS
-from fastconv.algorithms.tables import offsets, repeated
+from fastconv.algorithms.tables import changed, offsets, repeated
 from fastconv.algorithms.tap_grids import Grid, grids_of, padding, spans
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -110,5 +110,5 @@ class ChannelDotsPass:
                     self.brow, self.bcol, self.parts, self.tasks, dx[first : first + images].reshape(-1),
                     scratch.take((slots, 2, self.tile.rows), INDEX),
                     *(scratch.take((slots, numbers), p.dtype) for numbers in self.scratch),
-                    self.geometry._replace(images=images),
+                    changed(self.geometry, images=images),
                 )  # fmt: skip

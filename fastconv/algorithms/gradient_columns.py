@@ -11,7 +11,7 @@ from fastconv._kernels.isa import MACHINE, TileShape, tile_shapes
 from fastconv._kernels.register_tile import register_tile
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.tables import offsets
+from fastconv.algorithms.tables import changed, offsets
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
@@ -84,7 +84,7 @@ class GradientColumnsPass:
         self.ones, self.zeros = np.ones(1, p.dtype), np.zeros(p.taps, np.int64)
         per_image, col = p.group_channels * p.H * p.W, p.C if last else 1
         self.geometry = GradientColumns(
-            images=0, groups=p.groups, channels=p.group_channels, taps=p.taps, out_rows=p.OH, out_cols=p.OW,
+            images=p.N, groups=p.groups, channels=p.group_channels, taps=p.taps, out_rows=p.OH, out_cols=p.OW,
             height=p.H, width=p.W, stride_h=p.stride[0], stride_w=p.stride[1], bands=bands, band=band, block=block,
             span=span, highest=vertical.highest, front=front, pitch=pitch, plane_length=plane_length,
             column_length=column_length, sum_length=sum_length, sum_cols=self.sum_tile.cols,
@@ -143,7 +143,7 @@ class GradientColumnsPass:
         return images * (arithmetic + adding + kept + copying + storing) * uneven + costs.CYCLES_PER_LAUNCH
 
     def run(self, dout: np.ndarray, w: np.ndarray, bias: np.ndarray, dx: np.ndarray) -> None:
-        p, g, itemsize = self.problem, self.geometry._replace(images=len(dout)), self.problem.dtype.itemsize
+        p, g, itemsize = self.problem, changed(self.geometry, images=len(dout)), self.problem.dtype.itemsize
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
         tile, sum_tile = (register_tile(t.rows, t.vectors, itemsize) for t in (self.tile, self.sum_tile))
         with Scratch(self.workspace) as scratch:

@@ -16,7 +16,7 @@ from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.product import PanelPieces
 from fastconv.algorithms.sweep_callbacks import sweep_callbacks
-from fastconv.algorithms.tables import offsets, repeated
+from fastconv.algorithms.tables import changed, offsets, repeated
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -143,7 +143,7 @@ class GradientPanelsPass:
                 scratch.take((slots, _TABLES, _DEPTH_BLOCK), INDEX),
                 scratch.take((slots, self.panels), p.dtype),
                 scratch.take((slots, self.pack_numbers), p.dtype),
-                self.geometry._replace(images=images, add=int(add)),
+                changed(self.geometry, images=images, add=int(add)),
             )  # fmt: skip
 
     @cached_property

@@ -56,12 +56,12 @@ class Operand:
         """Whether the kernel can read the given array itself."""
         return self.same_order and (self.rows, self.cols) == (self.height, self.width) and self.stride == (1, 1)
 
-    @property
+    @cached_property
     def plane(self) -> int:
         """Numbers of one channel of one image."""
         return len(self.phases_h) * len(self.phases_w) * self.rows * self.cols
 
-    @property
+    @cached_property
     def image(self) -> int:
         return self.channels * self.plane
 
@@ -71,7 +71,7 @@ class Operand:
     def channel_step(self) -> int:
         return 1 if self.channels_last else self.plane
 
-    @property
+    @cached_property
     def col_step(self) -> int:
         return self.channels if self.channels_last else 1
 

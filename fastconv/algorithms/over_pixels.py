@@ -14,6 +14,7 @@ from fastconv._kernels.register_tile import register_tile
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.pixel_grids import PixelGrid, forward_grids, gradient_grids
+from fastconv.algorithms.tables import changed
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
@@ -72,10 +73,11 @@ class OverPixelsPass:
         band = _band(grid, source.cols, tile, ceil_div(tasks, self.images * p.groups))
         bands = ceil_div(grid.rows, band)
         geometry = OverPixels(
-            images=0, groups=p.groups, filters=grid.filters, rows=grid.rows, cols=grid.cols, pitch=source.cols,
-            x_image=source.image, x_group=source.channels // p.groups * source.plane, w_group=w_group,
-            out_start=grid.out_start, out_image=grid.out_image, out_group=grid.filters * grid.out_filter,
-            out_row=grid.out_row, out_col=grid.out_col, tile_rows=tile.rows, tile_cols=tile.cols,
+            images=self.images, groups=p.groups, filters=grid.filters, rows=grid.rows, cols=grid.cols,
+            pitch=source.cols, x_image=source.image, x_group=source.channels // p.groups * source.plane,
+            w_group=w_group, out_start=grid.out_start, out_image=grid.out_image,
+            out_group=grid.filters * grid.out_filter, out_row=grid.out_row, out_col=grid.out_col,
+            tile_rows=tile.rows, tile_cols=tile.cols,
             tiles=max(min(costs.L2_BYTES // (depth * tile.cols * itemsize), 8), 1), band=band,
             share=costs.split(grid.filters, tasks // (self.images * p.groups * bands), tile.rows),
             depth_block=min(depth, costs.DEPTH_BLOCK), relu=relu,
@@ -111,7 +113,7 @@ class OverPixelsPass:
         with Scratch(self.workspace) as scratch:
             x = self.source.prepare(operand, slots, scratch)
             for launch in self.launches:
-                grid, geometry = launch.grid, launch.geometry._replace(images=images)
+                grid, geometry = launch.grid, changed(launch.geometry, images=images)
                 tile = register_tile(launch.tile.rows, launch.tile.vectors, p.dtype.itemsize)
                 with scratch:
                     runtime.run_on(

@@ -15,6 +15,7 @@ from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.pixel_grids import PixelGrid, forward_grids, gradient_grids
+from fastconv.algorithms.tables import changed
 from fastconv.algorithms.weight_panels import WeightPanels
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -121,8 +122,8 @@ class PixelPanelsPass:
         else:
             arow, acol, w_group = grid.arow, grid.acol, grid.filters * p.group_channels * p.taps
         geometry = PixelPanels(
-            images=0, groups=p.groups, filters=grid.filters, rows=grid.rows, cols=grid.cols, pitch=source.cols,
-            x_image=source.image, x_group=source.channels // p.groups * source.plane,
+            images=self.images, groups=p.groups, filters=grid.filters, rows=grid.rows, cols=grid.cols,
+            pitch=source.cols, x_image=source.image, x_group=source.channels // p.groups * source.plane,
             w_group=w_group, out_start=grid.out_start, out_image=grid.out_image,
             out_group=grid.filters * grid.out_filter, out_row=grid.out_row, out_col=grid.out_col,
             tile_rows=tile.rows, tile_cols=tile.cols, vectors=tile.vectors, tiles=tiles, share=share,
@@ -181,5 +182,5 @@ class PixelPanelsPass:
                         scratch.take((slots, 3, launch.chunk), INDEX),
                         scratch.take((slots, 2, launch.geometry.tiles * tile.vectors), INDEX),
                         scratch.take((slots, panel), p.dtype), scratch.take((slots, results), p.dtype),
-                        launch.geometry._replace(images=images),
+                        changed(launch.geometry, images=images),
                     )  # fmt: skip

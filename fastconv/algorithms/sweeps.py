@@ -20,7 +20,7 @@ from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.depthwise_axes import axis_outputs
 from fastconv.algorithms.operands import Operand
-from fastconv.algorithms.tables import offsets, repeated
+from fastconv.algorithms.tables import changed, offsets, repeated
 from fastconv.algorithms.tap_grids import padding, spans, whole
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
@@ -305,14 +305,13 @@ class SweepsPass:
     def _run_images(self, x: np.ndarray, w: np.ndarray, biases: np.ndarray, out: np.ndarray) -> None:
         p, images = self.problem, len(x)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
-        geometry = self.geometry if images == self.images else self.geometry._replace(images=images)
         with Scratch(self.workspace) as scratch:
             padded = self.source.prepare(x, slots, scratch)
             results = scratch.take(out.shape, p.dtype) if self.planes else out
             runtime.run_on(
                 sweeps, slots, np.zeros(1, np.int64), self._sweep, w, self.w_places, self.w_taps, padded,
                 self.x_places, self.x_taps, self.band_kinds, self.pieces, self.band_pieces, biases, results,
-                self.filters_to, self.pixels_to, geometry,
+                self.filters_to, self.pixels_to, changed(self.geometry, images=images),
             )  # fmt: skip
             if self.planes:
                 transpose, shape = transpose_block(p.dtype.itemsize).address, (images, p.F, p.OH * p.OW)

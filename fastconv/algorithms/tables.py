@@ -1,10 +1,13 @@
-"""Offset tables: where the numbers of one sum lie in memory."""
+"""Tables and sizes of a launch: mostly offsets, where the numbers of one sum lie in memory."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
+
+_Geometry = TypeVar("_Geometry", bound=Any)
 
 
 def offsets(*tables: np.ndarray) -> np.ndarray:
@@ -19,6 +22,14 @@ def offsets(*tables: np.ndarray) -> np.ndarray:
 def steps(stride: int, count: int) -> np.ndarray:
     """0, stride, 2 * stride and so on; the same array each time: read only."""
     return np.arange(count) * stride
+
+
+def changed(geometry: _Geometry, **sizes: int) -> _Geometry:
+    """A launch's sizes with some changed; the same object if none is, since making another takes 3 us."""
+    for name, size in sizes.items():
+        if getattr(geometry, name) != size:
+            return geometry._replace(**sizes)
+    return geometry
 
 
 def repeated(table: np.ndarray, multiple: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from fastconv._kernels.isa import MACHINE, DotShape, best_dots
 from fastconv._kernels.weight_dots import WeightDots, weight_dots
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.tables import repeated
+from fastconv.algorithms.tables import changed, repeated
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -120,5 +120,5 @@ class WeightDotsPass:
             runtime.run_on(
                 weight_dots, slots, np.zeros(1, np.int64), tile.address, self.transpose.address,
                 self.fold.address, dout.reshape(-1), self.arow, planes, self.brow, tables, sums, transposed, partial,
-                g._replace(images=images, add=int(add)),
+                changed(g, images=images, add=int(add)),
             )  # fmt: skip

@@ -19,7 +19,7 @@ from fastconv._kernels.weight_gradient import WeightGradient, weight_gradient
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
-from fastconv.algorithms.tables import offsets
+from fastconv.algorithms.tables import changed, offsets
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
@@ -177,5 +177,5 @@ class WeightGradientPass:
             tile = register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize)
             runtime.run_on(
                 weight_gradient, slots, np.zeros(1, np.int64), tile.address, a, self.arow, b, self.column_b,
-                self.column_out, self.column_width, partial, self.crow, tables, g._replace(images=images, add=int(add)),
+                self.column_out, self.column_width, partial, self.crow, tables, changed(g, images=images, add=int(add)),
             )  # fmt: skip

@@ -18,6 +18,7 @@ from fastconv.algorithms import costs
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
+from fastconv.algorithms.tables import changed
 from fastconv.algorithms.winograd_gradient import WinogradGradientPass
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -88,8 +89,8 @@ class WinogradPass:
         depth_block = min(channels, costs.DEPTH_BLOCK)
         w_stride = channels * self.tile.cols + line
         self.geometry = Winograd(
-            images=0, m=m, down=down, across=across, rows=rows, cols=cols, height=height, width=width, top=top,
-            left=left, channels=channels, filters=filters, out_height=out_height, out_width=out_width,
+            images=self.images, m=m, down=down, across=across, rows=rows, cols=cols, height=height, width=width,
+            top=top, left=left, channels=channels, filters=filters, out_height=out_height, out_width=out_width,
             out_filter=1 if p.channels_last else out_height * out_width, tile_rows=self.tile.rows,
             tile_cols=self.tile.cols, block=block, share=share, depth_block=depth_block, tile_stride=tile_stride,
             tiles_stride=block * tile_stride + line, sums_stride=block * self.tile.cols + line,
@@ -197,7 +198,7 @@ class WinogradPass:
                         winograd, slots, np.zeros(1, np.int64), *self._callbacks, x, w.reshape(-1), self.band_rows,
                         self.w_rows, self.taps, bias, self.zeros, out[images].reshape(-1), self.trow,
                         self.acol, self.brow, self.vectors, self.srow, addresses, bands, own,
-                        g._replace(images=len(operand[images])), self.weights,
+                        changed(g, images=len(operand[images])), self.weights,
                     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from fastconv._kernels.winograd_transforms import TAPS, dout_transform, gradient
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
+from fastconv.algorithms.tables import changed
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
@@ -57,7 +58,7 @@ class WinogradGradientPass:
         line = 64 // itemsize  # see `winograd`
         self.dw_size = p.C * TAPS * TAPS * p.F
         self.geometry = WinogradGradient(
-            images=0, m=m, down=down, across=across, rows=rows, cols=cols, height=p.H, width=p.W,
+            images=self.images, m=m, down=down, across=across, rows=rows, cols=cols, height=p.H, width=p.W,
             top=p.pads[0][0], left=p.pads[1][0], channels=p.C, filters=p.F, out_height=p.OH, out_width=p.OW,
             tile_rows=self.tile.rows, tile_cols=self.tile.cols, block=block, band=band, splits=splits,
             x_stride=x_stride, dout_stride=dout_stride, x_position=block * x_stride + line,
@@ -126,5 +127,5 @@ class WinogradGradientPass:
                 sweep.address, adding_sweep.address, gradient_transform(self.m, itemsize).address,
                 self.x.prepare(x, slots, scratch), self.dout.prepare(dout, slots, scratch), self.zeros,
                 out.reshape(-1), self.arow, self.acol, self.brow, self.vectors, self.crow, addresses,
-                scratch.take((slots, self.slot_numbers), p.dtype), g._replace(images=len(x)),
+                scratch.take((slots, self.slot_numbers), p.dtype), changed(g, images=len(x)),
             )  # fmt: skip

@@ -74,6 +74,7 @@ class Optimizer:
             tuple(np.zeros(parameter.value.shape, parameter.value.dtype.newbyteorder("=")) for _ in self.slots)
             for parameter in self.parameters
         ]
+        self._flat_state = [tuple(array.reshape(-1) for array in state) for state in self._state]
 
     def step(self) -> None:
         """Update every parameter from its gradient.
@@ -88,7 +89,7 @@ class Optimizer:
         self.steps += 1
         kernel, (rate, *numbers) = self._kernel()
         decay = (0.0, 1 - self.lr * self.weight_decay) if self.decoupled else (self.weight_decay, 1.0)
-        for parameter, state, factor in zip(self.parameters, self._state, self._factors, strict=True):
+        for parameter, state, factor in zip(self.parameters, self._flat_state, self._factors, strict=True):
             value, grad = parameter.value, parameter.grad
             assert grad is not None
             if grad.shape != value.shape:
@@ -97,10 +98,7 @@ class Optimizer:
             flat = (value if in_place else np.array(value, value.dtype.newbyteorder("="), order="C")).reshape(-1)
             grad = arguments.dense(grad, flat.dtype).reshape(-1)
             penalty, shrink = decay if self.decay_biases or value.ndim > 1 else (0.0, 1.0)
-            flat_state = [array.reshape(-1) for array in state]
-            runtime.launch(
-                kernel, 8 * flat.size, flat, grad, *flat_state, rate * factor, *numbers, penalty / factor, shrink
-            )
+            runtime.launch(kernel, 8 * flat.size, flat, grad, *state, rate * factor, *numbers, penalty / factor, shrink)
             if not in_place:
                 value[...] = flat.reshape(value.shape)
 
