@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from conv_cases import BY_NAME, DTYPES, LAYOUTS, declines, filters, images, lengths
 from oracles import convolution as oracle
-from tolerances import allowed
+from tolerances import allowed, assert_close
 
-from fastconv import conv2d, conv2d_algorithms, conv2d_backward, conv2d_forward
+from fastconv import conv2d, conv2d_algorithms, conv2d_backward, conv2d_forward, runtime
 from fastconv.algorithms import ALGORITHMS
 from fastconv.catalogue import LAYERS
+from fastconv.conv import bias_gradient
 from fastconv.plan import CLASSES
 
 PLAIN = {a.name for a in ALGORITHMS if a.exact} | {"auto"}
@@ -60,6 +61,31 @@ def test_central_differences(name, layout):
     for got, array in zip(gradients, (x, w, b), strict=True):
         expected = central_differences(lambda: float((conv2d(x, w, b, **options) * dout).sum()), array)
         np.testing.assert_allclose(got, expected, rtol=1e-7, atol=1e-8)
+
+
+# Planes and bands of pixels are added in blocks of 256 and 4096 numbers.
+BLOCKS = ((0, 3, 4, 4), (2, 3, 0, 4), (2, 3, 1, 1), (3, 1, 64, 64), (3, 5, 63, 65), (2, 2, 70, 131), (40, 7, 9, 9),
+          (1, 5000, 2, 3), (1, 300, 17, 16))  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", BLOCKS, ids=str)
+def test_gradient_of_the_bias_behind_a_relu(shape, dtype, layout):
+    rng = np.random.default_rng(3)
+    dout, out = (images(rng.standard_normal(shape).astype(dtype), layout) for _ in range(2))
+    out.reshape(-1)[::5], out.reshape(-1)[1::7] = 0, np.nan
+    expected = np.where(out <= 0, 0, dout)  # behind NaN the gradient passes
+    total = expected.astype(np.float64).sum(axis=(0, 1, 2) if layout == "NHWC" else (0, 2, 3))
+    masked, db = bias_gradient(dout, layout == "NHWC", out)
+    np.testing.assert_array_equal(masked, expected)
+    assert_close(db, total, dout.size // len(db))
+    unmasked, same = bias_gradient(expected, layout == "NHWC")
+    assert unmasked is expected
+    np.testing.assert_array_equal(same, db)
+    with runtime.num_threads(1):
+        for serial, parallel in zip(bias_gradient(dout, layout == "NHWC", out), (masked, db), strict=True):
+            np.testing.assert_array_equal(serial, parallel)
 
 
 REAL = (
