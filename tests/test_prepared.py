@@ -139,3 +139,13 @@ def test_default_bound_holds_for_network_layers(layout):
     for case in CASES:
         found = explain_conv2d(case.x_shape(layout), case.w_shape(layout), layout=layout, **case.options)
         assert max(found.workspace.values()) <= max(64 * 2**20, 4 * math.prod(case.w_shape()))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_beyond_the_bound_take_little_more_than_their_size(layout):
+    for channels, count in ((32, 65_536), (65_536, 32)):
+        x_shape, w_shape = (2, channels, 16, 16), (count, channels, 3, 3)
+        if layout == "NHWC":
+            x_shape, w_shape = (2, 16, 16, channels), (3, 3, channels, count)
+        found = explain_conv2d(x_shape, w_shape, padding=1, layout=layout)
+        assert max(found.workspace.values()) <= 2 * 4 * math.prod(w_shape)
