@@ -36,6 +36,9 @@ _SLOWDOWN = 1.08  # of the products, whose operands come from L2
 _CYCLES_PER_WEIGHT, _CYCLES_PER_WEIGHT_TRANSPOSED = 1.5, 2.0
 # Transformed weights beyond what the caches hold: written once, read by every block of tiles.
 _CACHED_WEIGHTS_BYTES, _CYCLES_PER_BYTE_BEYOND = 4 * 2**20, 0.7
+# Transformed tiles of a task beyond what its part of the caches holds: 128 tiles of 4096 channels took 18.1 ms, by
+# "direct" 10.4, of 1024 channels 1.75 and 2.5.
+_CACHED_TILES_BYTES = 8 * 2**20
 # Tasks with weights of their own walk through all of w: 512 filters of 512x3x3 for one image of 7x7 took 2.5 to 4.5 ms,
 # by "direct" 2.6 to 2.9.
 _CYCLES_PER_BYTE_OWN = 0.15
@@ -123,6 +126,9 @@ class WinogradPass:
         products = self.positions * self.tile.cycles_for(tiles, g.filters, g.channels, g.depth_block) * _SLOWDOWN
         shares = ceil_div(self.w_shape[0], g.share)
         inputs = tiles * shares * ceil_div(g.channels, lanes) * to_tiles
+        tile_bytes = self.positions * g.channels * p.dtype.itemsize
+        beyond = max(1 - _CACHED_TILES_BYTES / (g.block * max(tile_bytes, 1)), 0.0)
+        inputs += tiles * shares * tile_bytes * beyond * _CYCLES_PER_BYTE_BEYOND
         outputs = tiles * ceil_div(g.filters, lanes) * from_tiles
         weights = g.channels * ceil_div(g.filters, lanes) * to_positions
         each = _CYCLES_PER_WEIGHT_TRANSPOSED if self.weights.transposed else _CYCLES_PER_WEIGHT
