@@ -97,10 +97,13 @@ class WinogradGradientPass:
                 self._run_images(x, dout, dw.reshape(1, -1), scratch)
                 return
             partial = scratch.take((g.splits, self.dw_size), p.dtype)
-            total = scratch.take((self.dw_size,), p.dtype)
+            single = g.splits == 1 and self.images == p.N
+            total = partial[0] if single else scratch.take((self.dw_size,), p.dtype)
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
                 self._run_images(x[images], dout[images], partial, scratch)
+                if single:
+                    break
                 if first == 0:
                     np.sum(partial, axis=0, out=total)
                 else:
