@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv import arguments, padding, runtime, workspace
+from fastconv._kernels import reduce
 from fastconv._kernels.elementwise import relu_mask
-from fastconv._kernels.reduce import sum_pixels, sum_planes
 from fastconv.folded import plan_of
 from fastconv.settled import Settled, settle
 from fastconv.volume import Problem
@@ -165,9 +165,8 @@ def bias_gradient(
     channels = dout.shape[-1 if channels_last else 1]
     bands = max(min(math.prod(dout.shape[:-1]) // 1024, 64), 1) if channels_last else len(dout)
     partial, db = np.empty((bands, channels)), np.empty(channels, dout.dtype)
-    kernel = sum_pixels if channels_last else sum_planes
     flat = (array.reshape(-1) for array in (dout, dout if out is None else out, masked))
-    runtime.launch(kernel, dout.size * 8, *flat, int(relu), partial, db)
+    runtime.launch(reduce.bias_gradient, dout.size * 8, int(channels_last), *flat, int(relu), partial, db)
     return masked, db
 
 

@@ -132,8 +132,8 @@ def set_max_workspace(nbytes: int) -> None:
     """Set how many bytes of scratch memory a pass of a convolution may use, in all Python threads (64 MiB at first).
 
     Padded copies, packed weights and transforms count; operands and results do not. A pass that would use more runs on
-    some images of the batch at a time; it uses more only where one image does, and then little more than the algorithm
-    that needs the least.
+    some images of the batch at a time; it uses more only where one image does, and then up to twice what the
+    algorithm needs that needs the least.
 
     Raises
     ------

@@ -2,8 +2,8 @@
 
     db[c] = sum over images and pixels of masked[., c],  masked = dout where out > 0, else 0
 
-`dout`, `out` and `masked` are flat: planes one after the other for `sum_planes`, whose `partial` is (N, C), and pixels
-for `sum_pixels`, whose `partial` has a row for each band of them; both float64. Without `relu` nothing is masked, and
+`dout`, `out` and `masked` are flat, planes or (channels_last) pixels one after the other. `partial` is float64: (N, C),
+or a row for each band of pixels. Without `relu` nothing is masked, and
 all three are `dout`. `partial`, `db` and, with `relu`, `masked` may be uninitialised.
 """
 
@@ -79,35 +79,28 @@ def _add_up(partial, db):
 
 
 @jit
-def _sum_planes(slot, slots, dout, out, masked, relu, partial, db):
-    _mask_and_sum_planes(slot, slots, dout, out, masked, relu, partial)
-    _add_up(partial, db)
-
-
-@jit(parallel=True)
-def _sum_planes_parallel(slots, dout, out, masked, relu, partial, db):
-    for slot in prange(slots):
-        _mask_and_sum_planes(intp(slot), slots, dout, out, masked, relu, partial)
-    _add_up(partial, db)
-
-
-sum_planes = Kernel(_sum_planes, _sum_planes_parallel)
+def _share(slot, slots, channels_last, dout, out, masked, relu, partial):
+    if channels_last:
+        _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial)
+    else:
+        _mask_and_sum_planes(slot, slots, dout, out, masked, relu, partial)
 
 
 @jit
-def _sum_pixels(slot, slots, dout, out, masked, relu, partial, db):
-    _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial)
+def _bias_gradient(slot, slots, channels_last, dout, out, masked, relu, partial, db):
+    """For one slot only: the shares of several are added up after all of them."""
+    _share(slot, slots, channels_last, dout, out, masked, relu, partial)
     _add_up(partial, db)
 
 
 @jit(parallel=True)
-def _sum_pixels_parallel(slots, dout, out, masked, relu, partial, db):
+def _bias_gradient_parallel(slots, channels_last, dout, out, masked, relu, partial, db):
     for slot in prange(slots):
-        _mask_and_sum_pixels(intp(slot), slots, dout, out, masked, relu, partial)
+        _share(intp(slot), slots, channels_last, dout, out, masked, relu, partial)
     _add_up(partial, db)
 
 
-sum_pixels = Kernel(_sum_pixels, _sum_pixels_parallel)
+bias_gradient = Kernel(_bias_gradient, _bias_gradient_parallel)
 
 
 @jit

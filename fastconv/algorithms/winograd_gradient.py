@@ -102,13 +102,11 @@ class WinogradGradientPass:
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
                 self._run_images(x[images], dout[images], partial, scratch)
-                if single:
-                    break
-                if first == 0:
-                    np.sum(partial, axis=0, out=total)
-                else:
+                if first > 0:
                     for part in partial:
                         total += part
+                elif not single:
+                    np.sum(partial, axis=0, out=total)
             if p.channels_last:
                 dw.reshape(-1)[:] = total
             else:  # (C KH KW, F) -> (F, C KH KW)
