@@ -11,9 +11,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastconv import idle
+
+if TYPE_CHECKING:
+    from fastconv._kernels.launch import Kernel
 
 
 def _preload_tbb() -> None:
@@ -50,6 +53,7 @@ _autotune_here: contextvars.ContextVar[bool | None] = contextvars.ContextVar("fa
 
 _launch_lock = threading.Lock()
 _layer: str | None = None  # Numba's threading layer, known from the first parallel launch on
+_launcher = 0  # what stands for all slots, as long
 _starter: int | None = None  # the Python thread whose launch here started the layer
 _serial_after_fork = False
 _threads_before_fork = 1
@@ -206,30 +210,33 @@ def slots_for(work: float) -> int:
     return get_num_threads()
 
 
-def launch(kernel: jit.Kernel, work: float, *args: Any) -> None:
+def launch(kernel: Kernel, work: float, *args: Any) -> None:
     """Run a kernel on as many threads as `work` (multiply-adds, or elements moved times 8) deserves."""
     run_on(kernel, slots_for(work), *args)
 
 
-def run_on(kernel: jit.Kernel, slots: int, *args: Any) -> None:
+def run_on(kernel: Kernel, slots: int, *args: Any) -> None:
     """Run a kernel on exactly `slots` slots (as `slots_for` gave them): for kernels with scratch per slot.
 
     The workqueue layer aborts the process when two Python threads launch at once, so there every launch is made
     under a lock; so is the first launch, which starts the layer.
     """
-    global _layer, _starter
+    global _layer, _launcher, _starter
     if slots == 1:
-        kernel.serial(0, 1, *args)
+        kernel.compiled(0, 1, *args)
     elif _layer is None:
         with _launch_lock:
+            from fastconv._kernels.launch import launcher
+
             _starter = threading.get_ident() if _started_layer() is None else _starter
-            kernel.parallel(slots, *args)
+            _launcher = launcher()
+            kernel.compiled(_launcher, slots, *args)
             _layer = numba.threading_layer()
     elif _layer == "workqueue":
         with _launch_lock:
-            kernel.parallel(slots, *args)
+            kernel.compiled(_launcher, slots, *args)
     else:
-        kernel.parallel(slots, *args)
+        kernel.compiled(_launcher, slots, *args)
 
 
 def clear_cache() -> int:

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address, next_task
 
 
@@ -53,11 +51,13 @@ class Part(NamedTuple):
 COLS, DOUT_START, OUT_START, OUT_ROW, OUT_COL, STEP, STEPS, FULL = range(len(Part._fields))
 
 
-@jit
-def _channel_dots(
+@Kernel
+def channel_dots(
     slot, slots, counter, tile, fold, dout, acol, w, brow, bcol, parts, tasks, out, tables, sums, totals, g
 ):  # fmt: skip
     """Tasks of an image are (part, first row, rows)."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     arow, places = tables[slot, 0], tables[slot, 1]
     mine, total = address_of(sums[slot]), totals[slot]
     while True:
@@ -97,17 +97,3 @@ def _channel_dots(
                 for i in range(count):
                     for j in range(min(g.tile_cols, g.channels - c)):
                         out[places[i] + c + j] = total[i * g.tile_cols + j]
-
-
-@jit(parallel=True)
-def _channel_dots_parallel(
-    slots, counter, tile, fold, dout, acol, w, brow, bcol, parts, tasks, out, tables, sums, totals, g
-):  # fmt: skip
-    for slot in prange(slots):
-        _channel_dots(
-            intp(slot), slots, counter, tile, fold, dout, acol, w, brow, bcol, parts, tasks, out, tables, sums, totals,
-            g,
-        )  # fmt: skip
-
-
-channel_dots = Kernel(_channel_dots, _channel_dots_parallel)

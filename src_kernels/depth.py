@@ -11,14 +11,16 @@ unsigned numbers, which are not checked for wraparound.
 
 from __future__ import annotations
 
-from numba import intp, prange, uintp
+from numba import uintp
 
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 
 
-@jit
-def _fold(slot, slots, x, folded, starts, taps, rows, row_step, run):
+@Kernel
+def fold_depth(slot, slots, x, folded, starts, taps, rows, row_step, run):
     """folded[i, r, k] = x[starts[i, k] + r * row_step]; tasks are rows of images, `folded` may be uninitialised."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     tasks = starts.size // taps * rows
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
         image = task // rows
@@ -35,21 +37,14 @@ def _fold(slot, slots, x, folded, starts, taps, rows, row_step, run):
                     folded[target + j] = x[source + j]
 
 
-@jit(parallel=True)
-def _fold_parallel(slots, x, folded, starts, taps, rows, row_step, run):
-    for slot in prange(slots):
-        _fold(intp(slot), slots, x, folded, starts, taps, rows, row_step, run)
-
-
-fold_depth = Kernel(_fold, _fold_parallel)
-
-
-@jit
-def _unfold(slot, slots, folded, x, starts, taps, rows, row_step, run, add):
+@Kernel
+def unfold_depth(slot, slots, folded, x, starts, taps, rows, row_step, run, add):
     """x[starts[i, k] + r * row_step] (+)= folded[i, r, k]; a slot has its own rows of all images, so cells are its own.
 
     Images follow each other in one slot, so sums have one order.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     first, end = slot * rows // slots, (slot + 1) * rows // slots
     for image in range(starts.size // taps):
         for row in range(first, end):
@@ -65,12 +60,3 @@ def _unfold(slot, slots, folded, x, starts, taps, rows, row_step, run, add):
                 else:
                     for j in range(uintp(run)):
                         x[target + j] = folded[source + j]
-
-
-@jit(parallel=True)
-def _unfold_parallel(slots, folded, x, starts, taps, rows, row_step, run, add):
-    for slot in prange(slots):
-        _unfold(intp(slot), slots, folded, x, starts, taps, rows, row_step, run, add)
-
-
-unfold_depth = Kernel(_unfold, _unfold_parallel)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
 from fastconv._kernels.depthwise_rows import BIAS, RELU
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address, next_task
 
 
@@ -52,8 +50,10 @@ class PixelWork(NamedTuple):
     relu: int
 
 
-@jit
-def _correlate_planes(slot, slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
+@Kernel
+def correlate_planes(slot, slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     bands = max(g.rows // g.band, 1)
     pieces = g.images * g.planes * bands
@@ -91,17 +91,10 @@ def _correlate_planes(slot, slots, counter, tile, sizes, table, x, zeros, w, bia
             first += count
 
 
-@jit(parallel=True)
-def _correlate_planes_parallel(slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
-    for slot in prange(slots):
-        _correlate_planes(intp(slot), slots, counter, tile, sizes, table, x, zeros, w, bias, out, g)
-
-
-correlate_planes = Kernel(_correlate_planes, _correlate_planes_parallel)
-
-
-@jit
-def _correlate_pixels(slot, slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
+@Kernel
+def correlate_pixels(slot, slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     blocks = (g.rows + g.block - 1) // g.block
     shares = (g.channels + g.share - 1) // g.share
@@ -131,12 +124,3 @@ def _correlate_pixels(slot, slots, counter, tile, sizes, table, x, zeros, w, bia
                 flags,
             ),
         )
-
-
-@jit(parallel=True)
-def _correlate_pixels_parallel(slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
-    for slot in prange(slots):
-        _correlate_pixels(intp(slot), slots, counter, tile, sizes, table, x, zeros, w, bias, out, g)
-
-
-correlate_pixels = Kernel(_correlate_pixels, _correlate_pixels_parallel)

@@ -7,14 +7,14 @@ The picture as a whole never exists as floats. Passes over whole pictures (conve
 from __future__ import annotations
 
 import numpy as np
-from numba import intp, prange
 
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 
 CHUNK = 1024  # numbers of a row at a time: sums and the lines that they read stay in the L1 cache
 
 
-@jit
+@helper
 def _load(row, p, P, col_from, inner, line):
     """line = plane p of a row of P planes side by side: from column col_from[j], 0 for -1; inner is a plain copy."""
     for j in range(inner[0]):
@@ -30,7 +30,7 @@ def _load(row, p, P, col_from, inner, line):
         line[j] = row[col_from[j] * P + p] if col_from[j] >= 0 else 0
 
 
-@jit
+@helper
 def _store(total, largest, f, F, target):
     """Plane f of a row of F planes = total, rounded and kept in 0 to `largest` unless that is 0."""
     if largest > 0:
@@ -47,14 +47,14 @@ def _store(total, largest, f, F, target):
             target[j * F + f] = total[j]
 
 
-@jit
+@helper
 def _line(lines, i, place, start, size):
     """The numbers that one tap reads for `size` sums of row i, from column `start`."""
     first = start + place[2]
     return lines[(i + place[0]) % lines.shape[0], place[1], first : first + size]
 
 
-@jit
+@helper
 def _sum(lines, i, places, weights, start, total):
     """total += each tap's weight times its line; three taps in one pass, which takes two thirds of the time."""
     size, threes = total.size, places.shape[0] // 3 * 3
@@ -71,8 +71,8 @@ def _sum(lines, i, places, weights, start, total):
             total[j] += u * a[j]
 
 
-@jit
-def _filter_rows(slot, slots, source, weights, places, offset, row_from, col_from, inner, largest, ring, sums, out):
+@Kernel
+def filter_rows(slot, slots, source, weights, places, offset, row_from, col_from, inner, largest, ring, sums, out):
     """source (H, L * P) -> out (H, L * F), P and F numbers side by side; tasks are rows, each written by one slot.
 
     weights (F, T), offset (F,); places (T, 3) are row, plane and column of each tap, relative to the padded cell that a
@@ -80,6 +80,8 @@ def _filter_rows(slot, slots, source, weights, places, offset, row_from, col_fro
     ring (slots, KH, P, padded columns) holds the rows that one row of out needs, padded row i in line i % KH; sums is
     (slots, CHUNK). Neither needs to be initialised.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     KH, P = ring.shape[1:3]
     F = weights.shape[0]
     H, length = source.shape[0], source.shape[1] // P
@@ -101,34 +103,14 @@ def _filter_rows(slot, slots, source, weights, places, offset, row_from, col_fro
                 _store(total, largest, f, F, out[i, start * F :])
 
 
-@jit(parallel=True)
-def _filter_rows_parallel(
-    slots, source, weights, places, offset, row_from, col_from, inner, largest, ring, sums, out
-):  # fmt: skip
-    for slot in prange(slots):
-        _filter_rows(
-            intp(slot), slots, source, weights, places, offset, row_from, col_from, inner, largest, ring, sums, out
-        )
-
-
-filter_rows = Kernel(_filter_rows, _filter_rows_parallel)
-
-
-@jit
-def _edge_strength(slot, slots, dx, dy, offset, largest, out):
+@Kernel
+def edge_strength(slot, slots, dx, dy, offset, largest, out):
     """out = sqrt(dx^2 + dy^2) + offset, all flat, rounded and kept in 0 to `largest` as by `_store`; dx is used up."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     begin, end = slot * dx.size // slots, (slot + 1) * dx.size // slots
     for start in range(begin, end, CHUNK):
         total, other = dx[start : min(start + CHUNK, end)], dy[start : min(start + CHUNK, end)]
         for j in range(total.size):
             total[j] = np.sqrt(total[j] * total[j] + other[j] * other[j]) + offset
         _store(total, largest, 0, 1, out[start : start + total.size])
-
-
-@jit(parallel=True)
-def _edge_strength_parallel(slots, dx, dy, offset, largest, out):
-    for slot in prange(slots):
-        _edge_strength(intp(slot), slots, dx, dy, offset, largest, out)
-
-
-edge_strength = Kernel(_edge_strength, _edge_strength_parallel)

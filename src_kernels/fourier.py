@@ -19,9 +19,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address, next_task
 
 
@@ -98,7 +97,7 @@ class Weights(NamedTuple):
     across: int
 
 
-@jit
+@helper
 def load_tile(calls, planes, p, x, start, height, width, y, x0, most_h, most_w, a_rows, x_rows, t):
     """Plane `p` of tile `a`: most_h x most_w numbers of the image at `start`, from row y and column x0 on, else 0."""
     size = t.high * t.a_stride
@@ -122,7 +121,7 @@ def load_tile(calls, planes, p, x, start, height, width, y, x0, most_h, most_w, 
         )
 
 
-@jit
+@helper
 def to_spectrum(calls, a, b, groups, target, step, exchanged, high_turns, wide_turns, t):
     """Spectrum of tile `a`, of which `groups` vectors of columns are not zero, to address `target`.
 
@@ -145,7 +144,7 @@ def to_spectrum(calls, a, b, groups, target, step, exchanged, high_turns, wide_t
     )
 
 
-@jit
+@helper
 def from_spectrum(calls, source, a, b, width, high_turns, wide_turns, t):
     """The first `width` columns of the tile with the spectrum at address `source`, into tile `a`."""
     item = a.itemsize
@@ -164,7 +163,7 @@ def from_spectrum(calls, source, a, b, width, high_turns, wide_turns, t):
     )
 
 
-@jit
+@helper
 def multiply_spectra(
     calls, depth, a, a_row, a_position, rows, b, b_row, b_position, cols, c, c_step, positions, at_once, tile_rows,
     tile_cols, item, t,
@@ -198,8 +197,10 @@ def multiply_spectra(
                 )
 
 
-@jit
-def _weights(slot, slots, calls, w, spectra, scratch, high_turns, wide_turns, scale, g, wg, t):
+@Kernel
+def fourier_weights(slot, slots, calls, w, spectra, scratch, high_turns, wide_turns, scale, g, wg, t):
+    if slot < 0:
+        return on_every_slot(slot, slots)
     a = scratch[slot, : 2 * t.high * t.a_stride]
     b = scratch[slot, a.size : a.size + 2 * t.wide * t.b_stride]
     used = ((wg.kernel_w - 1) * wg.across + t.lanes) // t.lanes
@@ -216,19 +217,12 @@ def _weights(slot, slots, calls, w, spectra, scratch, high_turns, wide_turns, sc
         to_spectrum(calls, a, b, used, target, g.w_step, True, high_turns, wide_turns, t)
 
 
-@jit(parallel=True)
-def _weights_parallel(slots, calls, w, spectra, scratch, high_turns, wide_turns, scale, g, wg, t):
-    for slot in prange(slots):
-        _weights(intp(slot), slots, calls, w, spectra, scratch, high_turns, wide_turns, scale, g, wg, t)
-
-
-fourier_weights = Kernel(_weights, _weights_parallel)
-
-
-@jit
-def _fourier(
+@Kernel
+def fourier(
     slot, slots, counter, calls, x, weights, bias, zeros, out, a_rows, x_rows, high_turns, wide_turns, scratch, g, t
 ):
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     a = scratch[slot, : 2 * t.high * t.a_stride]
     b = scratch[slot, a.size : a.size + 2 * t.wide * t.b_stride]
@@ -288,17 +282,3 @@ def _fourier(
                                 g.relu,
                             ),
                         )
-
-
-@jit(parallel=True)
-def _fourier_parallel(
-    slots, counter, calls, x, weights, bias, zeros, out, a_rows, x_rows, high_turns, wide_turns, scratch, g, t
-):
-    for slot in prange(slots):
-        _fourier(
-            intp(slot), slots, counter, calls, x, weights, bias, zeros, out, a_rows, x_rows, high_turns, wide_turns,
-            scratch, g, t,
-        )  # fmt: skip
-
-
-fourier = Kernel(_fourier, _fourier_parallel)

@@ -15,18 +15,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
 from fastconv._kernels.fourier import from_spectrum, load_tile, multiply_spectra, to_spectrum
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, next_task
 
 
-@jit
-def _spectra(
+@Kernel
+def fourier_spectra(
     slot, slots, counter, calls, x, spectra, a_rows, x_rows, high_turns, wide_turns, scratch, first, count, channel,
     channels, all_channels, height, width, top, left, most_h, most_w, exchanged, step, t,
 ):  # fmt: skip
+    if slot < 0:
+        return on_every_slot(slot, slots)
     a = scratch[slot, : 2 * t.high * t.a_stride]
     b = scratch[slot, a.size : a.size + 2 * t.wide * t.b_stride]
     number = 2 * t.lanes
@@ -47,21 +47,6 @@ def _spectra(
         to_spectrum(calls, a, b, t.wide // t.lanes, target, step, exchanged, high_turns, wide_turns, t)
 
 
-@jit(parallel=True)
-def _spectra_parallel(
-    slots, counter, calls, x, spectra, a_rows, x_rows, high_turns, wide_turns, scratch, first, count, channel, channels,
-    all_channels, height, width, top, left, most_h, most_w, exchanged, step, t,
-):  # fmt: skip
-    for slot in prange(slots):
-        _spectra(
-            intp(slot), slots, counter, calls, x, spectra, a_rows, x_rows, high_turns, wide_turns, scratch, first,
-            count, channel, channels, all_channels, height, width, top, left, most_h, most_w, exchanged, step, t,
-        )  # fmt: skip
-
-
-fourier_spectra = Kernel(_spectra, _spectra_parallel)
-
-
 class Sums(NamedTuple):
     """Sizes of the products of a gradient of w: depth runs over the pairs of tiles of some images."""
 
@@ -80,8 +65,10 @@ class Sums(NamedTuple):
     add: int  # to dw
 
 
-@jit
-def _gradient(slot, slots, counter, calls, tiles, douts, dw, high_turns, wide_turns, scratch, scale, g, wg, t):
+@Kernel
+def fourier_gradient(slot, slots, counter, calls, tiles, douts, dw, high_turns, wide_turns, scratch, scale, g, wg, t):
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = dw.itemsize
     a = scratch[slot, : 2 * t.high * t.a_stride]
     b = scratch[slot, a.size : a.size + 2 * t.wide * t.b_stride]
@@ -121,12 +108,3 @@ def _gradient(slot, slots, counter, calls, tiles, douts, dw, high_turns, wide_tu
                     if g.add:
                         value += dw[to]
                     dw[to] = value
-
-
-@jit(parallel=True)
-def _gradient_parallel(slots, counter, calls, tiles, douts, dw, high_turns, wide_turns, scratch, scale, g, wg, t):
-    for slot in prange(slots):
-        _gradient(intp(slot), slots, counter, calls, tiles, douts, dw, high_turns, wide_turns, scratch, scale, g, wg, t)
-
-
-fourier_gradient = Kernel(_gradient, _gradient_parallel)

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from functools import cache
 
 from llvmlite import ir
-from numba import intp, prange, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastconv._kernels.isa import MACHINE
-from fastconv._kernels.jit import Kernel, compile_callback, jit
+from fastconv._kernels.jit import compile_callback
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import I32, I64, Emitter, address_of, call_address, integers
 
 VALUE, GRADIENT = range(2)
@@ -145,18 +146,11 @@ def _constant(simd: Emitter, number: float):
     return ir.Constant(simd.vector, [number] * simd.lanes)
 
 
-@jit
-def _gelu(slot, slots, function, x, dout, out):
+@Kernel
+def gelu(slot, slots, function, x, dout, out):
     """`function` is the address of a `gelu_function`."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     begin, end = slot * x.size // slots, (slot + 1) * x.size // slots
     place = begin * x.itemsize
     call_address(function, (address_of(x) + place, address_of(dout) + place, address_of(out) + place, end - begin))
-
-
-@jit(parallel=True)
-def _gelu_parallel(slots, function, x, dout, out):
-    for slot in prange(slots):
-        _gelu(intp(slot), slots, function, x, dout, out)
-
-
-gelu = Kernel(_gelu, _gelu_parallel)

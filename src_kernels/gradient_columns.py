@@ -21,9 +21,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address, next_task
 
 
@@ -65,7 +64,7 @@ class GradientColumns(NamedTuple):
     tile_cols: int
 
 
-@jit
+@helper
 def _multiply(
     tile, copy, transpose, dout, prow, srow, line_from, line_to, w, arow, acol, crow, planes, columns,
     first, count, kept, clear, g,
@@ -117,7 +116,7 @@ def _multiply(
             )
 
 
-@jit
+@helper
 def _store_row(copy, transpose, interleave, zeros, at, to, item, g):
     """A row of dx, all channels, put together at address `to` from its phases' sums at `at`: rows (phase, channel)."""
     whole, rest = g.width // g.stride_w, g.width % g.stride_w
@@ -144,11 +143,13 @@ def _store_row(copy, transpose, interleave, zeros, at, to, item, g):
                 call_address(copy, (row + phase * item, table, sums + phase * phase_size, table, 1, length, step))
 
 
-@jit
-def _gradient_columns(
+@Kernel
+def gradient_columns(
     slot, slots, counter, tile, sum_tile, copy, transpose, interleave, dout, prow, srow, line_from, line_to, w, arow,
     acol, crow, terms, term_ends, ones, zeros, planes, columns, sums, dx, g,
 ):  # fmt: skip
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = dx.itemsize
     my_planes, my_columns, my_sums = planes[slot], columns[slot], sums[slot]
     my_planes[:] = 0  # the numbers between rows stay zero
@@ -223,18 +224,3 @@ def _gradient_columns(
                 moved = address_of(my_columns) + count * g.pitch * item
                 rows = address_of(crow)
                 call_address(copy, (address_of(my_columns), rows, moved, rows, crow.size, size, 1))
-
-
-@jit(parallel=True)
-def _gradient_columns_parallel(
-    slots, counter, tile, sum_tile, copy, transpose, interleave, dout, prow, srow, line_from, line_to, w, arow,
-    acol, crow, terms, term_ends, ones, zeros, planes, columns, sums, dx, g,
-):  # fmt: skip
-    for slot in prange(slots):
-        _gradient_columns(
-            intp(slot), slots, counter, tile, sum_tile, copy, transpose, interleave, dout, prow, srow, line_from,
-            line_to, w, arow, acol, crow, terms, term_ends, ones, zeros, planes, columns, sums, dx, g,
-        )  # fmt: skip
-
-
-gradient_columns = Kernel(_gradient_columns, _gradient_columns_parallel)

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
 from fastconv._kernels.grouped_packing import pack_rows
 from fastconv._kernels.grouped_tiles import BIAS, RELU
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address, next_task
 
 
@@ -60,7 +59,7 @@ class Shares(NamedTuple):
     splits: int
 
 
-@jit
+@helper
 def _store(unpack, collected, out, image, first, count, unit, units, g):
     """The results of some units and rows -> `out`; `unpack` is `transpose_block` or `unpack_pixels`."""
     item = out.itemsize
@@ -83,9 +82,11 @@ def _store(unpack, collected, out, image, first, count, unit, units, g):
             call_address(unpack, (target, g.out_filter, source, g.lanes, count * g.cols, lanes))
 
 
-@jit
-def _correlate(slot, slots, counter, pack, unpack, x, places, w, bias, out, sizes, entries, phases, scratch, results,
+@Kernel
+def correlate(slot, slots, counter, pack, unpack, x, places, w, bias, out, sizes, entries, phases, scratch, results,
                packing, g):  # fmt: skip
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     own, collected = scratch[slot], results[slot]
     own[:] = 0
@@ -133,22 +134,11 @@ def _correlate(slot, slots, counter, pack, unpack, x, places, w, bias, out, size
             _store(unpack, collected, out, image, first, count, unit, units, g)
 
 
-@jit(parallel=True)
-def _correlate_parallel(slots, counter, pack, unpack, x, places, w, bias, out, sizes, entries, phases, scratch,
-                        results, packing, g):  # fmt: skip
-    for slot in prange(slots):
-        _correlate(
-            intp(slot), slots, counter, pack, unpack, x, places, w, bias, out, sizes, entries, phases, scratch,
-            results, packing, g,
-        )  # fmt: skip
-
-
-correlate = Kernel(_correlate, _correlate_parallel)
-
-
-@jit
-def _gradient(slot, slots, counter, pack, tile, x, x_places, dout, dout_places, partial, sizes, entries, x_scratch,
+@Kernel
+def gradient(slot, slots, counter, pack, tile, x, x_places, dout, dout_places, partial, sizes, entries, x_scratch,
               dout_scratch, x_packing, dout_packing, g):  # fmt: skip
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     own_x, own_dout = x_scratch[slot], dout_scratch[slot]
     own_x[:] = 0
@@ -184,26 +174,15 @@ def _gradient(slot, slots, counter, pack, tile, x, x_places, dout, dout_places, 
                 )
 
 
-@jit(parallel=True)
-def _gradient_parallel(slots, counter, pack, tile, x, x_places, dout, dout_places, partial, sizes, entries, x_scratch,
-                       dout_scratch, x_packing, dout_packing, g):  # fmt: skip
-    for slot in prange(slots):
-        _gradient(
-            intp(slot), slots, counter, pack, tile, x, x_places, dout, dout_places, partial, sizes, entries, x_scratch,
-            dout_scratch, x_packing, dout_packing, g,
-        )  # fmt: skip
-
-
-gradient = Kernel(_gradient, _gradient_parallel)
-
-
-@jit
-def _unpack(slot, slots, block, transposed, partial, dw, drow, srow, panels, unit_filters, filters):
+@Kernel
+def unpack(slot, slots, block, transposed, partial, dw, drow, srow, panels, unit_filters, filters):
     """partial (panels of all units, depth or more, lanes) -> dw.
 
     Row srow[r] of filter f becomes dw[drow[r] + f]; transposed, rows 0, 1, ... become dw[f * depth + r]. `block` is
     `copy_block` or `transpose_block`.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = dw.itemsize
     count, _, lanes = partial.shape
     depth = drow.size
@@ -218,12 +197,3 @@ def _unpack(slot, slots, block, transposed, partial, dw, drow, srow, panels, uni
             call_address(
                 block, (address_of(dw) + f * item, address_of(drow), source, address_of(srow), depth, width, 1)
             )
-
-
-@jit(parallel=True)
-def _unpack_parallel(slots, block, transposed, partial, dw, drow, srow, panels, unit_filters, filters):
-    for slot in prange(slots):
-        _unpack(intp(slot), slots, block, transposed, partial, dw, drow, srow, panels, unit_filters, filters)
-
-
-unpack = Kernel(_unpack, _unpack_parallel)

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from fastconv._kernels.blocks import transposed
 from fastconv._kernels.isa import MACHINE
-from fastconv._kernels.jit import compile_callback, jit
+from fastconv._kernels.jit import compile_callback, helper
 from fastconv._kernels.simd import I64, Emitter, address_of, call_address, integers
 
 
@@ -162,7 +162,7 @@ def _emit_unpack_pixels(typingctx, ITEMSIZE, BITS, dst, stride, src, block, pixe
     return types.void(ITEMSIZE, BITS, dst, stride, src, block, pixels, channels), codegen
 
 
-@jit
+@helper
 def pack_rows(pack, x, places, scratch, image, row, unit, units, g):
     """Input rows `row` ... of some units -> scratch, whose columns of padding are zero already."""
     item = x.itemsize

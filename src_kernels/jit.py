@@ -188,18 +188,23 @@ COMPILE_CLOCK = _CompileClock()
 event.register("numba:compile", COMPILE_CLOCK)
 
 
-def jit(function=None, *, parallel=False):
-    """Compile a kernel: nopython, GIL released, honest floating point, cached on disk.
+def jit(function=None, **options):
+    """Compile a function: nopython, GIL released, honest floating point, cached on disk.
 
-    Use it bare (`@jit`) for serial work and as `@jit(parallel=True)` for the tiny drivers that spread the work over
-    slots with `prange`.
+    `@jit` is for what Python calls, `@helper` for what only compiled functions call, `@Kernel` (see `launch`) for
+    work that is split over slots.
     """
     if function is None:
-        return lambda f: jit(f, parallel=parallel)
-    dispatcher = numba.jit(nogil=True, parallel=parallel, **_OPTIONS)(function)
+        return lambda f: jit(f, **options)
+    dispatcher = numba.jit(nogil=True, **_OPTIONS, **options)(function)
     if CACHE_DIRECTORY is not None:
         dispatcher._cache = KernelCache(function)
     return dispatcher
+
+
+def helper(function):
+    """As `jit`, for compiled callers only: entries for Python and C are up to a third of what would be compiled."""
+    return jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 class _Tile(CFunc):
@@ -223,23 +228,3 @@ def compile_callback(function, signature) -> CFunc:
         callback._cache = KernelCache(function)
     callback.compile()
     return callback
-
-
-class Kernel:
-    """Work that can be split over slots: `serial(slot, slots, *args)` does the share of one slot.
-
-    `parallel(slots, *args)` must run `serial(intp(slot), slots, *args)` for every slot of a `prange`; without the
-    conversion Numba compiles `serial` twice, for the signed and for the unsigned index (9.0 s instead of 5.5 s of
-    compile time for a first forward and backward). Calling the kernel with one slot
-    skips the thread pool: a launch costs 2 to 4 us with OpenMP or TBB and 90 us with workqueue.
-    """
-
-    def __init__(self, serial, parallel):
-        self.serial = serial
-        self.parallel = parallel
-
-    def __call__(self, slots: int, *args) -> None:
-        if slots == 1:
-            self.serial(0, 1, *args)
-        else:
-            self.parallel(slots, *args)

@@ -12,39 +12,33 @@ what ReLU cut off from x, which they read anyway: neither the mask nor the value
 from __future__ import annotations
 
 import numpy as np
-from numba import intp, prange
 
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.plane_sums import BLOCK
 from fastconv._kernels.simd import address_of, call_address
 
 BLOCK_ROWS = 8  # least rows of a block, where rows are so long that BLOCK numbers are fewer
 
 
-@jit
-def _moments_of_planes(slot, slots, plane_moments, x, moments):
+@Kernel
+def moments_of_planes(slot, slots, plane_moments, x, moments):
     """x (P, L) -> moments (2, P) float64: mean and sum of squared deviations; by the callback of `plane_sums`."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, length = x.shape
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
         source = address_of(x) + plane * length * x.itemsize
         call_address(plane_moments, (source, length, address_of(moments[0, plane:]), address_of(moments[1, plane:])))
 
 
-@jit(parallel=True)
-def _moments_of_planes_parallel(slots, plane_moments, x, moments):
-    for slot in prange(slots):
-        _moments_of_planes(intp(slot), slots, plane_moments, x, moments)
-
-
-moments_of_planes = Kernel(_moments_of_planes, _moments_of_planes_parallel)
-
-
-@jit
-def _moments_of_rows(slot, slots, totals, deviations, x, moments):
-    """x (R, C) -> moments (2, bands, C) float64 of each band of rows; otherwise as `_moments_of_planes`.
+@Kernel
+def moments_of_rows(slot, slots, totals, deviations, x, moments):
+    """x (R, C) -> moments (2, bands, C) float64 of each band of rows; otherwise as `moments_of_planes`.
 
     `totals` and `deviations` are the callbacks of `channel_sums`.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     rows, channels = x.shape
     bands = moments.shape[1]
     step = max(BLOCK_ROWS, BLOCK // max(channels, 1))
@@ -72,18 +66,11 @@ def _moments_of_rows(slot, slots, totals, deviations, x, moments):
                 mean[c] += distance * share
 
 
-@jit(parallel=True)
-def _moments_of_rows_parallel(slots, totals, deviations, x, moments):
-    for slot in prange(slots):
-        _moments_of_rows(intp(slot), slots, totals, deviations, x, moments)
-
-
-moments_of_rows = Kernel(_moments_of_rows, _moments_of_rows_parallel)
-
-
-@jit
-def _normalize_planes(slot, slots, x, mean, scale, shift, floor, out):
+@Kernel
+def normalize_planes(slot, slots, x, mean, scale, shift, floor, out):
     """out = (x - mean) * scale + shift, or `floor` where that is less; x and out (P, L), the others (C,)."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, channels = x.shape[0], mean.size
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
         source, target = x[plane], out[plane]
@@ -94,18 +81,11 @@ def _normalize_planes(slot, slots, x, mean, scale, shift, floor, out):
             target[i] = floor if value <= floor else value
 
 
-@jit(parallel=True)
-def _normalize_planes_parallel(slots, x, mean, scale, shift, floor, out):
-    for slot in prange(slots):
-        _normalize_planes(intp(slot), slots, x, mean, scale, shift, floor, out)
-
-
-normalize_planes = Kernel(_normalize_planes, _normalize_planes_parallel)
-
-
-@jit
-def _normalize_rows(slot, slots, x, mean, scale, shift, floor, out):
+@Kernel
+def normalize_rows(slot, slots, x, mean, scale, shift, floor, out):
     """out = (x - mean) * scale + shift, or `floor` where that is less; x and out (R, C), the others (C,)."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     rows = x.shape[0]
     for q in range(slot * rows // slots, (slot + 1) * rows // slots):
         source, target = x[q], out[q]
@@ -114,18 +94,11 @@ def _normalize_rows(slot, slots, x, mean, scale, shift, floor, out):
             target[c] = floor if value <= floor else value
 
 
-@jit(parallel=True)
-def _normalize_rows_parallel(slots, x, mean, scale, shift, floor, out):
-    for slot in prange(slots):
-        _normalize_rows(intp(slot), slots, x, mean, scale, shift, floor, out)
-
-
-normalize_rows = Kernel(_normalize_rows, _normalize_rows_parallel)
-
-
-@jit
-def _dots_of_planes(slot, slots, plane_dots, dout, x, constants, dots):
+@Kernel
+def dots_of_planes(slot, slots, plane_dots, dout, x, constants, dots):
     """dout, x (P, L), constants (3, C) -> dots (2, P) float64: the sums of `plane_sums.plane_dots`, the callback."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, length = x.shape
     channels = constants.shape[1]
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
@@ -144,21 +117,14 @@ def _dots_of_planes(slot, slots, plane_dots, dout, x, constants, dots):
         )
 
 
-@jit(parallel=True)
-def _dots_of_planes_parallel(slots, plane_dots, dout, x, constants, dots):
-    for slot in prange(slots):
-        _dots_of_planes(intp(slot), slots, plane_dots, dout, x, constants, dots)
-
-
-dots_of_planes = Kernel(_dots_of_planes, _dots_of_planes_parallel)
-
-
-@jit
-def _dots_of_rows(slot, slots, sums, dout, x, constants, dots):
-    """dout, x (R, C), constants (3, C) -> dots (2, bands, C) float64; otherwise as `_dots_of_planes`.
+@Kernel
+def dots_of_rows(slot, slots, sums, dout, x, constants, dots):
+    """dout, x (R, C), constants (3, C) -> dots (2, bands, C) float64; otherwise as `dots_of_planes`.
 
     The constants are mean, scale and shift; `sums` is the callback of `channel_sums`.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     rows, channels = x.shape
     bands = dots.shape[1]
     step = max(BLOCK_ROWS, BLOCK // max(channels, 1))
@@ -187,21 +153,14 @@ def _dots_of_rows(slot, slots, sums, dout, x, constants, dots):
                 weighted[c] += b[c]
 
 
-@jit(parallel=True)
-def _dots_of_rows_parallel(slots, sums, dout, x, constants, dots):
-    for slot in prange(slots):
-        _dots_of_rows(intp(slot), slots, sums, dout, x, constants, dots)
-
-
-dots_of_rows = Kernel(_dots_of_rows, _dots_of_rows_parallel)
-
-
-@jit
-def _gradient_of_planes(slot, slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx):
+@Kernel
+def gradient_of_planes(slot, slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx):
     """dx = (g - dout_mean) * scale - (x - mean) * slope; dout, x, dx (P, L), the others (C,).
 
     g is dout, but 0 where the forward value was not above `floor`.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, channels = x.shape[0], mean.size
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
         gradient, source, target = dout[plane], x[plane], dx[plane]
@@ -213,18 +172,11 @@ def _gradient_of_planes(slot, slots, dout, x, mean, scale, dout_mean, slope, shi
             target[i] = (term - common) * factor - deviation * incline
 
 
-@jit(parallel=True)
-def _gradient_of_planes_parallel(slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx):
-    for slot in prange(slots):
-        _gradient_of_planes(intp(slot), slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx)
-
-
-gradient_of_planes = Kernel(_gradient_of_planes, _gradient_of_planes_parallel)
-
-
-@jit
-def _gradient_of_rows(slot, slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx):
+@Kernel
+def gradient_of_rows(slot, slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx):
     """dx = (g - dout_mean) * scale - (x - mean) * slope; dout, x, dx (R, C), the others (C,); g as above."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     rows = x.shape[0]
     for q in range(slot * rows // slots, (slot + 1) * rows // slots):
         gradient, source, target = dout[q], x[q], dx[q]
@@ -232,12 +184,3 @@ def _gradient_of_rows(slot, slots, dout, x, mean, scale, dout_mean, slope, shift
             deviation = source[c] - mean[c]
             term = x.dtype.type(0) if deviation * scale[c] + shift[c] <= floor else gradient[c]
             target[c] = (term - dout_mean[c]) * scale[c] - deviation * slope[c]
-
-
-@jit(parallel=True)
-def _gradient_of_rows_parallel(slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx):
-    for slot in prange(slots):
-        _gradient_of_rows(intp(slot), slots, dout, x, mean, scale, dout_mean, slope, shift, floor, dx)
-
-
-gradient_of_rows = Kernel(_gradient_of_rows, _gradient_of_rows_parallel)

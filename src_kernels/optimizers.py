@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 
 
-@jit
-def _sgd(slot, slots, value, grad, velocity, lr, momentum, nesterov, penalty, shrink):
+@Kernel
+def sgd(slot, slots, value, grad, velocity, lr, momentum, nesterov, penalty, shrink):
+    if slot < 0:
+        return on_every_slot(slot, slots)
     begin, end = slot * value.size // slots, (slot + 1) * value.size // slots
     w, g, v = value[begin:end], grad[begin:end], velocity[begin:end]
     real = value.dtype.type
@@ -30,17 +30,10 @@ def _sgd(slot, slots, value, grad, velocity, lr, momentum, nesterov, penalty, sh
         w[i] = scale * w[i] - rate * (ahead * v[i] + now * direction)
 
 
-@jit(parallel=True)
-def _sgd_parallel(slots, value, grad, velocity, lr, momentum, nesterov, penalty, shrink):
-    for slot in prange(slots):
-        _sgd(intp(slot), slots, value, grad, velocity, lr, momentum, nesterov, penalty, shrink)
-
-
-sgd = Kernel(_sgd, _sgd_parallel)
-
-
-@jit
-def _rmsprop(slot, slots, value, grad, square, lr, alpha, eps, penalty, shrink):
+@Kernel
+def rmsprop(slot, slots, value, grad, square, lr, alpha, eps, penalty, shrink):
+    if slot < 0:
+        return on_every_slot(slot, slots)
     begin, end = slot * value.size // slots, (slot + 1) * value.size // slots
     w, g, s = value[begin:end], grad[begin:end], square[begin:end]
     real = value.dtype.type
@@ -52,18 +45,11 @@ def _rmsprop(slot, slots, value, grad, square, lr, alpha, eps, penalty, shrink):
         w[i] = scale * w[i] - rate * (direction / (math.sqrt(s[i]) + least))
 
 
-@jit(parallel=True)
-def _rmsprop_parallel(slots, value, grad, square, lr, alpha, eps, penalty, shrink):
-    for slot in prange(slots):
-        _rmsprop(intp(slot), slots, value, grad, square, lr, alpha, eps, penalty, shrink)
-
-
-rmsprop = Kernel(_rmsprop, _rmsprop_parallel)
-
-
-@jit
-def _adam(slot, slots, value, grad, mean, square, lr, first, second, eps, root_correction, penalty, shrink):
+@Kernel
+def adam(slot, slots, value, grad, mean, square, lr, first, second, eps, root_correction, penalty, shrink):
     """`lr` and `root_correction` hold the corrections of both moments."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     begin, end = slot * value.size // slots, (slot + 1) * value.size // slots
     w, g, m, s = value[begin:end], grad[begin:end], mean[begin:end], square[begin:end]
     real = value.dtype.type
@@ -74,12 +60,3 @@ def _adam(slot, slots, value, grad, mean, square, lr, first, second, eps, root_c
         m[i] = keep_m * m[i] + take_m * direction
         s[i] = keep_s * s[i] + take_s * direction * direction
         w[i] = scale * w[i] - rate * (m[i] / (math.sqrt(s[i]) * root + least))
-
-
-@jit(parallel=True)
-def _adam_parallel(slots, value, grad, mean, square, lr, first, second, eps, root_correction, penalty, shrink):
-    for slot in prange(slots):
-        _adam(intp(slot), slots, value, grad, mean, square, lr, first, second, eps, root_correction, penalty, shrink)
-
-
-adam = Kernel(_adam, _adam_parallel)

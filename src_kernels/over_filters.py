@@ -28,9 +28,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU
 from fastconv._kernels.simd import LINE_BYTES, address_of, call_address, next_task
 from fastconv._kernels.weight_panels import pack_rows
@@ -81,7 +80,7 @@ FIRST, PIXELS, ROWS, COLS, X_START, OUT_START, SEGMENT, SEGMENTS_END, RUN, RUNS_
 TABLES = 5  # of a slot: see `_locate`
 
 
-@jit
+@helper
 def _locate(tables, parts, first, tiles, group, g):
     """Fill a slot's tables of the tiles first .. first + tiles - 1: the part of each tile, and for each of its pixels
 
@@ -130,7 +129,7 @@ def _locate(tables, parts, first, tiles, group, g):
     return most
 
 
-@jit
+@helper
 def _last_of_window(tile, parts, acol, g):
     """Where in x the window of a tile's first pixel ends, if there is one part and one group."""
     pixel, rows, cols = tile * g.tile_rows, parts[0, ROWS], parts[0, COLS]
@@ -138,7 +137,7 @@ def _last_of_window(tile, parts, acol, g):
     return place + parts[0, X_START] + acol[acol.size - 1]
 
 
-@jit
+@helper
 def _store_transposed(transpose, out, tables, results, tiles, f, width, g):
     """results (pixels, tile_cols) -> `width` rows of filters in `out`, a piece per run of neighbouring pixels."""
     item = out.itemsize
@@ -160,11 +159,13 @@ def _store_transposed(transpose, out, tables, results, tiles, f, width, g):
         done += length
 
 
-@jit
-def _over_filters(
+@Kernel
+def over_filters(
     slot, slots, counter, sweep, adding_sweep, tile, copy, transpose, pack, x, acol, runs, parts, segments, w, drow,
     srow, brow, vectors, bias, zeros, out, result_rows, tables, patches, results, panel_room, g, packing,
 ):  # fmt: skip
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     chunks = (g.tiles + g.chunk - 1) // g.chunk
     panels = (g.filters + g.tile_cols - 1) // g.tile_cols
@@ -250,19 +251,3 @@ def _over_filters(
                         )  # fmt: skip
             if g.out_filter != 1:
                 _store_transposed(transpose, out, mine, results[slot], tiles, f, width, g)
-
-
-@jit(parallel=True)
-def _over_filters_parallel(
-    slots, counter, sweep, adding_sweep, tile, copy, transpose, pack, x, acol, runs, parts, segments, w, drow, srow,
-    brow, vectors, bias, zeros, out, result_rows, tables, patches, results, panel_room, g, packing,
-):  # fmt: skip
-    for slot in prange(slots):
-        _over_filters(
-            intp(slot), slots, counter, sweep, adding_sweep, tile, copy, transpose, pack, x, acol, runs, parts,
-            segments, w, drow, srow, brow, vectors, bias, zeros, out, result_rows, tables, patches, results,
-            panel_room, g, packing,
-        )  # fmt: skip
-
-
-over_filters = Kernel(_over_filters, _over_filters_parallel)

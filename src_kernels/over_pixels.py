@@ -19,9 +19,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.register_tile import ADD, RELU, ROW_BIAS
 from fastconv._kernels.simd import address_of, call_address, next_task
 
@@ -52,9 +50,11 @@ class OverPixels(NamedTuple):
     relu: int
 
 
-@jit
-def _over_pixels(slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g):
+@Kernel
+def over_pixels(slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g):
     """Tasks are (image, group, band of output rows, share of the filters)."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     depth = acol.size
     bands = (g.rows + g.band - 1) // g.band
@@ -143,16 +143,3 @@ def _over_pixels(slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias,
                         col = 0
                         if row * g.pitch >= end:
                             break
-
-
-@jit(parallel=True)
-def _over_pixels_parallel(
-    slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g
-):  # fmt: skip
-    for slot in prange(slots):
-        _over_pixels(
-            intp(slot), slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g
-        )  # fmt: skip
-
-
-over_pixels = Kernel(_over_pixels, _over_pixels_parallel)

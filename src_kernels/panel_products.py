@@ -31,9 +31,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU
 from fastconv._kernels.simd import address_of, call_address, next_task
 
@@ -71,7 +70,7 @@ class PanelProducts(NamedTuple):
     relu: int
 
 
-@jit
+@helper
 def _number_pixels(tables, first, count, g):
     """Tables of the pixels first .. first + count - 1: acol, the place of each in b; for planes, the runs they form.
 
@@ -101,7 +100,7 @@ def _number_pixels(tables, first, count, g):
     return runs
 
 
-@jit
+@helper
 def _pack_rows(pack, packed, a, arow, acol, first, end, count, pieces, item, g):
     """Rows first .. end - 1 of a into panels (panel, depth_block, tile_rows), filled to `count` steps."""
     sources, targets, lengths = pieces[0], pieces[1], pieces[2]
@@ -124,11 +123,13 @@ def _pack_rows(pack, packed, a, arow, acol, first, end, count, pieces, item, g):
         )  # fmt: skip
 
 
-@jit
-def _panel_products(
+@Kernel
+def panel_products(
     slot, slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, sources, targets,
     widths, qrow, prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
 ):  # fmt: skip
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = a.itemsize
     pixels = g.images * g.rows * g.cols
     tiles = (g.columns + g.tile_cols - 1) // g.tile_cols
@@ -209,18 +210,3 @@ def _panel_products(
                         ),
                     )  # fmt: skip
             first += g.depth_block
-
-
-@jit(parallel=True)
-def _panel_products_parallel(
-    slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, sources, targets, widths,
-    qrow, prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
-):  # fmt: skip
-    for slot in prange(slots):
-        _panel_products(
-            intp(slot), slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, sources,
-            targets, widths, qrow, prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
-        )  # fmt: skip
-
-
-panel_products = Kernel(_panel_products, _panel_products_parallel)

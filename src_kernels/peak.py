@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address
 
 
-@jit
-def _repeat_tile(slot, slots, tile, depth, a, arow, acol, b, brow, c, crow, repeats):
+@Kernel
+def repeat_tile(slot, slots, tile, depth, a, arow, acol, b, brow, c, crow, repeats):
     """Run the tile `repeats` times into c[slot]; a, b and the tables are shared and only read."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     for _ in range(repeats):
         call_address(
             tile,
@@ -29,12 +29,3 @@ def _repeat_tile(slot, slots, tile, depth, a, arow, acol, b, brow, c, crow, repe
                 0,
             ),
         )
-
-
-@jit(parallel=True)
-def _repeat_tile_parallel(slots, tile, depth, a, arow, acol, b, brow, c, crow, repeats):
-    for slot in prange(slots):
-        _repeat_tile(intp(slot), slots, tile, depth, a, arow, acol, b, brow, c, crow, repeats)
-
-
-repeat_tile = Kernel(_repeat_tile, _repeat_tile_parallel)

@@ -23,12 +23,13 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from numba import intp, prange, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastconv._kernels.isa import MACHINE
-from fastconv._kernels.jit import Kernel, compile_callback, jit
+from fastconv._kernels.jit import compile_callback, helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.register_tile import ADD, RELU, ROW_BIAS
 from fastconv._kernels.simd import I64, LINE_BYTES, Emitter, address_of, call_address, integers, next_task
 
@@ -131,7 +132,7 @@ def _emit_fill(
     ), codegen  # fmt: skip
 
 
-@jit
+@helper
 def _cut_into_pieces(pieces, begin, end, g):
     """The pieces of the pixels begin .. end - 1: side by side in x and within one panel. Returns how many there are."""
     plane = g.rows * g.cols
@@ -150,13 +151,13 @@ def _cut_into_pieces(pieces, begin, end, g):
     return count
 
 
-@jit
+@helper
 def _place(p, g):
     """Where pixel p lies in `out`, from its group's first filter on."""
     return p // (g.rows * g.cols) * g.out_image + (p // g.cols % g.rows) * g.out_row + p % g.cols * g.out_col
 
 
-@jit
+@helper
 def _aim(tables, begin, end, joined, g):
     """The offsets of the vectors of a chunk's tiles in its panels and in `out`; those that go through scratch follow.
 
@@ -180,13 +181,13 @@ def _aim(tables, begin, end, joined, g):
     return straight
 
 
-@jit
+@helper
 def _is_straight(t, end, joined, g):
     """Whether the tile of the pixels from t on is whole and goes to one place in `out`."""
     return g.out_col == 1 and t + g.tile_cols <= end and t % joined + g.tile_cols <= joined
 
 
-@jit
+@helper
 def _few_filters(
     tile, k, steps, weights, arow, acol, panel, prow, target, crow, mine, trow, bias, group, first, filter_begin,
     filter_end, begin, end, joined, relu, item, g,
@@ -212,11 +213,13 @@ def _few_filters(
         )  # fmt: skip
 
 
-@jit
-def _pixel_panels(
+@Kernel
+def pixel_panels(
     slot, slots, counter, sweep, adding_sweep, tile, fill, copy, w, arow, acol, x, brow, prow, bias, zeros, out, crow,
     trow, pieces, places, panels, scratch, g,
 ):  # fmt: skip
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     depth = acol.size
     pixels = g.images * g.rows * g.cols
@@ -304,18 +307,3 @@ def _pixel_panels(
                     ),
                 )
                 p += length
-
-
-@jit(parallel=True)
-def _pixel_panels_parallel(
-    slots, counter, sweep, adding_sweep, tile, fill, copy, w, arow, acol, x, brow, prow, bias, zeros, out, crow, trow,
-    pieces, places, panels, scratch, g,
-):  # fmt: skip
-    for slot in prange(slots):
-        _pixel_panels(
-            intp(slot), slots, counter, sweep, adding_sweep, tile, fill, copy, w, arow, acol, x, brow, prow, bias,
-            zeros, out, crow, trow, pieces, places, panels, scratch, g,
-        )  # fmt: skip
-
-
-pixel_panels = Kernel(_pixel_panels, _pixel_panels_parallel)

@@ -6,11 +6,10 @@ uninitialised.
 
 from __future__ import annotations
 
-from numba import intp, prange
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import I64, Emitter
 
 SUMS = 4  # vectors that are summed side by side: an addition takes three cycles or more
@@ -48,39 +47,25 @@ def _total(typingctx, plane):
     return plane.dtype(plane), codegen
 
 
-@jit
-def _mean_of_planes(slot, slots, x, out, factors):
+@Kernel
+def mean_of_planes(slot, slots, x, out, factors):
     """out = the sum of each plane over the product of the factors."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes = out.size
     divisor = factors[0] * factors[1]
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
         out[plane] = _total(x[plane]) / divisor
 
 
-@jit(parallel=True)
-def _mean_of_planes_parallel(slots, x, out, factors):
-    for slot in prange(slots):
-        _mean_of_planes(intp(slot), slots, x, out, factors)
-
-
-mean_of_planes = Kernel(_mean_of_planes, _mean_of_planes_parallel)
-
-
-@jit
-def _spread_over_planes(slot, slots, dout, dx, factors):
+@Kernel
+def spread_over_planes(slot, slots, dout, dx, factors):
     """dx = each plane's dout times the product of the factors, in every cell."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes = dout.size
     factor = factors[0] * factors[1]
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
         target, share = dx[plane], dout[plane] * factor
         for i in range(target.size):
             target[i] = share
-
-
-@jit(parallel=True)
-def _spread_over_planes_parallel(slots, dout, dx, factors):
-    for slot in prange(slots):
-        _spread_over_planes(intp(slot), slots, dout, dx, factors)
-
-
-spread_over_planes = Kernel(_spread_over_planes, _spread_over_planes_parallel)

@@ -21,10 +21,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 from llvmlite import ir
-from numba import intp, prange
 from numba.core import cgutils
 
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import I8, I32, I64, Emitter, address_of, call_address
 
 LARGEST, FIRST_LARGEST, MEAN, CHOSEN, SPREAD = range(5)
@@ -52,9 +51,11 @@ MASK_ROOM = 16
 READ, WRITE = 0, 1
 
 
-@jit
-def _pool(slot, slots, callback, source, target, extra, table):
+@Kernel
+def pool(slot, slots, callback, source, target, extra, table):
     """Run `callback` on this slot's share of the rows of all planes."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, rows = table[PLANES], table[ROWS]
     row, end = slot * planes * rows // slots, (slot + 1) * planes * rows // slots
     while row < end:
@@ -73,15 +74,6 @@ def _pool(slot, slots, callback, source, target, extra, table):
             ),
         )
         row += count
-
-
-@jit(parallel=True)
-def _pool_parallel(slots, callback, source, target, extra, table):
-    for slot in prange(slots):
-        _pool(intp(slot), slots, callback, source, target, extra, table)
-
-
-pool = Kernel(_pool, _pool_parallel)
 
 
 class PoolEmitter(Emitter):

@@ -14,14 +14,14 @@ uninitialised. Loops read all operands before they choose: only then does LLVM v
 from __future__ import annotations
 
 import numpy as np
-from numba import intp, prange
 
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 
 _NO_CODE = 2**31 - 1  # larger than the code of any cell
 
 
-@jit
+@helper
 def _split(row, phases, step):
     """row[q * step + p] -> phases[p * ceil(size / step) + q]: columns that are `step` apart become neighbours."""
     length = (row.size + step - 1) // step
@@ -38,7 +38,7 @@ def _split(row, phases, step):
             phase[q] = part[q * step]
 
 
-@jit
+@helper
 def _join(phases, row, step):
     """The inverse of `_split`."""
     length = (row.size + step - 1) // step
@@ -55,9 +55,11 @@ def _join(phases, row, step):
             part[q * step] = phase[q]
 
 
-@jit
-def _largest(slot, slots, x, out, starts, cells, taps, runs, step):
+@Kernel
+def largest(slot, slots, x, out, starts, cells, taps, runs, step):
     """x (P, H, W) -> out (P, OH, OW): the largest number of each window, NaN if it has one."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, _, width = x.shape
     rows = out.shape[1]
     tasks = planes * rows
@@ -88,22 +90,15 @@ def _largest(slot, slots, x, out, starts, cells, taps, runs, step):
                 b[i] = old if (new <= old) | (old != old) else new
 
 
-@jit(parallel=True)
-def _largest_parallel(slots, x, out, starts, cells, taps, runs, step):
-    for slot in prange(slots):
-        _largest(intp(slot), slots, x, out, starts, cells, taps, runs, step)
-
-
-largest = Kernel(_largest, _largest_parallel)
-
-
-@jit
-def _first_largest(slot, slots, x, out, mask, starts, cells, taps, runs, step):
+@Kernel
+def first_largest(slot, slots, x, out, mask, starts, cells, taps, runs, step):
     """The same, and into mask (P, OH, OW) the code of each window's first maximum: the tap of its row plus its run's.
 
     Rows are met in order, so a later one must be larger to win; columns are not, so among equal values the lower code
     wins. NaN is larger than every number and equal to itself.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, _, width = x.shape
     rows, cols = out.shape[1:]
     tasks = planes * rows
@@ -150,21 +145,14 @@ def _first_largest(slot, slots, x, out, mask, starts, cells, taps, runs, step):
             narrow[i] = best_code[i]
 
 
-@jit(parallel=True)
-def _first_largest_parallel(slots, x, out, mask, starts, cells, taps, runs, step):
-    for slot in prange(slots):
-        _first_largest(intp(slot), slots, x, out, mask, starts, cells, taps, runs, step)
-
-
-first_largest = Kernel(_first_largest, _first_largest_parallel)
-
-
-@jit
-def _scatter(slot, slots, dout, mask, dx, row_base, col_base, offset):
+@Kernel
+def scatter(slot, slots, dout, mask, dx, row_base, col_base, offset):
     """dout, mask (P, OH, OW) -> dx (P, H * W): each gradient is added to the cell that its code names.
 
     The cell lies at row_base[oh] + col_base[ow] + offset[code] of the plane. Tasks are planes.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, rows, _ = dout.shape
     for plane in range(slot * planes // slots, (slot + 1) * planes // slots):
         cell = dx[plane]
@@ -175,18 +163,11 @@ def _scatter(slot, slots, dout, mask, dx, row_base, col_base, offset):
                 cell[np.uintp(row_base[oh] + col_base[i] + offset[code[i]])] += gradient[i]
 
 
-@jit(parallel=True)
-def _scatter_parallel(slots, dout, mask, dx, row_base, col_base, offset):
-    for slot in prange(slots):
-        _scatter(intp(slot), slots, dout, mask, dx, row_base, col_base, offset)
-
-
-scatter = Kernel(_scatter, _scatter_parallel)
-
-
-@jit
-def _sum(slot, slots, x, out, starts, cells, runs, step, row_divisor, col_divisor):
+@Kernel
+def sum_windows(slot, slots, x, out, starts, cells, runs, step, row_divisor, col_divisor):
     """x (P, H, W) -> out (P, OH, OW): window sums over row_divisor[oh] * col_divisor[ow]."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, _, width = x.shape
     rows = out.shape[1]
     tasks = planes * rows
@@ -216,21 +197,14 @@ def _sum(slot, slots, x, out, starts, cells, runs, step, row_divisor, col_diviso
             result[i] /= divisor * col_divisor[i]
 
 
-@jit(parallel=True)
-def _sum_parallel(slots, x, out, starts, cells, runs, step, row_divisor, col_divisor):
-    for slot in prange(slots):
-        _sum(intp(slot), slots, x, out, starts, cells, runs, step, row_divisor, col_divisor)
-
-
-sum_windows = Kernel(_sum, _sum_parallel)
-
-
-@jit
-def _spread(slot, slots, dout, dx, starts, covering, runs, step, row_factor, col_factor):
-    """The transpose of `_sum`, times row_factor[oh] * col_factor[ow]: dout (P, OH, OW) -> dx (P, H, W).
+@Kernel
+def spread(slot, slots, dout, dx, starts, covering, runs, step, row_factor, col_factor):
+    """The transpose of `sum_windows`, times row_factor[oh] * col_factor[ow]: dout (P, OH, OW) -> dx (P, H, W).
 
     `covering[starts[h] : starts[h + 1]]` are the output rows whose windows contain row h of dx.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, _, cols = dout.shape
     rows, width = dx.shape[1:]
     tasks = planes * rows
@@ -257,12 +231,3 @@ def _spread(slot, slots, dout, dx, starts, covering, runs, step, row_factor, col
                 s[i] += t[i]
         if step > 1:
             _join(phases, result, step)
-
-
-@jit(parallel=True)
-def _spread_parallel(slots, dout, dx, starts, covering, runs, step, row_factor, col_factor):
-    for slot in prange(slots):
-        _spread(intp(slot), slots, dout, dx, starts, covering, runs, step, row_factor, col_factor)
-
-
-spread = Kernel(_spread, _spread_parallel)

@@ -6,19 +6,19 @@ included, so `out` may be uninitialised.
 
 from __future__ import annotations
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address
 
 
-@jit
-def _pad_rows(slot, slots, copy, x, out, rows, cols, top, left, to_rows, from_rows):
+@Kernel
+def pad_rows(slot, slots, copy, x, out, rows, cols, top, left, to_rows, from_rows):
     """x (P, H, W) -> out (P, rows, cols), flat: zeros all around, or cut where `top` or `left` is negative.
 
     Tasks are bands of rows, as many as the tables have. Several short ones are zeroed at once and filled, by `copy`
     (the address of `copy_block`), while the first-level cache holds them: zeroing both ends of each took 50 ns a row.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, height, width = x.shape
     item, band = x.itemsize, to_rows.size
     bands = (rows + band - 1) // band
@@ -46,17 +46,8 @@ def _pad_rows(slot, slots, copy, x, out, rows, cols, top, left, to_rows, from_ro
             )
 
 
-@jit(parallel=True)
-def _pad_rows_parallel(slots, copy, x, out, rows, cols, top, left, to_rows, from_rows):
-    for slot in prange(slots):
-        _pad_rows(intp(slot), slots, copy, x, out, rows, cols, top, left, to_rows, from_rows)
-
-
-pad_rows = Kernel(_pad_rows, _pad_rows_parallel)
-
-
-@jit
-def _pad_planes(slot, slots, separate, x, out, top, left, stride_h, stride_w, phases_h, phases_w):
+@Kernel
+def pad_planes(slot, slots, separate, x, out, top, left, stride_h, stride_w, phases_h, phases_w):
     """x (P, H, W) -> out (P, phases_h.size, phases_w.size, Hq, Wq): the zero-padded plane, split by a stride above 1.
 
     Padded row `top + ih` lands in phase (top + ih) % stride_h, at row (top + ih) // stride_h; columns likewise. Only
@@ -64,6 +55,8 @@ def _pad_planes(slot, slots, separate, x, out, top, left, stride_h, stride_w, ph
     Both phases of stride 2 are made at once, by `separate` (the address of `separate_pairs`): 0.2 instead of 2 cycles
     a number.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     planes, height, width = x.shape
     rows, cols = out.shape[3], out.shape[4]
     item = x.itemsize
@@ -111,18 +104,11 @@ def _pad_planes(slot, slots, separate, x, out, top, left, stride_h, stride_w, ph
                             inside[j] = whole[j * stride_w]
 
 
-@jit(parallel=True)
-def _pad_planes_parallel(slots, separate, x, out, top, left, stride_h, stride_w, phases_h, phases_w):
-    for slot in prange(slots):
-        _pad_planes(intp(slot), slots, separate, x, out, top, left, stride_h, stride_w, phases_h, phases_w)
-
-
-pad_planes = Kernel(_pad_planes, _pad_planes_parallel)
-
-
-@jit
-def _planes_to_pixels(slot, slots, transpose, x, out, top, left):
+@Kernel
+def planes_to_pixels(slot, slots, transpose, x, out, top, left):
     """x (N, C, H, W) -> out (N, Hp, Wp, C), zero-padded; `transpose` is the address of `transpose_block`."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     images, channels, height, width = x.shape
     rows, cols = out.shape[1], out.shape[2]
     tasks = images * rows
@@ -143,18 +129,11 @@ def _planes_to_pixels(slot, slots, transpose, x, out, top, left):
         )
 
 
-@jit(parallel=True)
-def _planes_to_pixels_parallel(slots, transpose, x, out, top, left):
-    for slot in prange(slots):
-        _planes_to_pixels(intp(slot), slots, transpose, x, out, top, left)
-
-
-planes_to_pixels = Kernel(_planes_to_pixels, _planes_to_pixels_parallel)
-
-
-@jit
-def _pixels_to_planes(slot, slots, transpose, x, out, top, left):
+@Kernel
+def pixels_to_planes(slot, slots, transpose, x, out, top, left):
     """x (N, H, W, C) -> out (N, C, Hp, Wp), zero-padded; tasks are image rows of all channels."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     images, height, width, channels = x.shape
     rows, cols = out.shape[2], out.shape[3]
     tasks = images * rows
@@ -177,21 +156,15 @@ def _pixels_to_planes(slot, slots, transpose, x, out, top, left):
             call_address(transpose, (target, rows * cols, source, channels, width, channels))
 
 
-@jit(parallel=True)
-def _pixels_to_planes_parallel(slots, transpose, x, out, top, left):
-    for slot in prange(slots):
-        _pixels_to_planes(intp(slot), slots, transpose, x, out, top, left)
-
-
-pixels_to_planes = Kernel(_pixels_to_planes, _pixels_to_planes_parallel)
-
 # Columns of one transpose task: enough to pay for the task, few enough to share a single matrix among threads.
 TRANSPOSE_COLUMNS = 256
 
 
-@jit
-def _transpose(slot, slots, transpose, x, out):
+@Kernel
+def transpose_matrices(slot, slots, transpose, x, out):
     """x (B, R, C) -> out (B, C, R); tasks are bands of columns."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     batch, rows, cols = x.shape
     bands = (cols + TRANSPOSE_COLUMNS - 1) // TRANSPOSE_COLUMNS
     tasks = batch * bands
@@ -203,12 +176,3 @@ def _transpose(slot, slots, transpose, x, out):
         source = address_of(x) + (n * rows * cols + first) * item
         target = address_of(out) + (n * rows * cols + first * rows) * item
         call_address(transpose, (target, rows, source, cols, rows, count))
-
-
-@jit(parallel=True)
-def _transpose_parallel(slots, transpose, x, out):
-    for slot in prange(slots):
-        _transpose(intp(slot), slots, transpose, x, out)
-
-
-transpose_matrices = Kernel(_transpose, _transpose_parallel)

@@ -10,15 +10,15 @@ all three are `dout`. `partial`, `db` and, with `relu`, `masked` may be uninitia
 from __future__ import annotations
 
 import numpy as np
-from numba import intp, prange
 
 from fastconv._kernels.elementwise import mask
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 
 BLOCK = 256  # numbers summed in the array's own precision before they are added in float64
 
 
-@jit
+@helper
 def _mask_and_sum_planes(slot, slots, dout, out, masked, relu, partial):
     """Planes are shared among slots."""
     planes, channels = partial.size, partial.shape[1]
@@ -42,7 +42,7 @@ def _mask_and_sum_planes(slot, slots, dout, out, masked, relu, partial):
             partial[plane // channels, plane % channels] = total
 
 
-@jit
+@helper
 def _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial):
     """Each slot sums its bands of pixels, so any thread count agrees."""
     bands, channels = partial.shape
@@ -68,7 +68,7 @@ def _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial):
                 total[c] += row[c]
 
 
-@jit
+@helper
 def _add_up(partial, db):
     """db (C,) = the sum of the rows of partial (rows, C)."""
     for c in range(db.size):
@@ -78,7 +78,7 @@ def _add_up(partial, db):
         db[c] = total
 
 
-@jit
+@helper
 def _share(slot, slots, channels_last, dout, out, masked, relu, partial):
     if channels_last:
         _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial)
@@ -86,38 +86,23 @@ def _share(slot, slots, channels_last, dout, out, masked, relu, partial):
         _mask_and_sum_planes(slot, slots, dout, out, masked, relu, partial)
 
 
-@jit
-def _bias_gradient(slot, slots, channels_last, dout, out, masked, relu, partial, db):
+@Kernel
+def bias_gradient(slot, slots, channels_last, dout, out, masked, relu, partial, db):
     """For one slot only: the shares of several are added up after all of them."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     _share(slot, slots, channels_last, dout, out, masked, relu, partial)
     _add_up(partial, db)
 
 
-@jit(parallel=True)
-def _bias_gradient_parallel(slots, channels_last, dout, out, masked, relu, partial, db):
-    for slot in prange(slots):
-        _share(intp(slot), slots, channels_last, dout, out, masked, relu, partial)
-    _add_up(partial, db)
-
-
-bias_gradient = Kernel(_bias_gradient, _bias_gradient_parallel)
-
-
-@jit
-def _sum_squares(slot, slots, x, partial):
+@Kernel
+def sum_squares(slot, slots, x, partial):
     """x, flat -> partial (bands,) float64, one number per BLOCK * 16 values: any thread count agrees."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
     for band in range(slot * partial.size // slots, (slot + 1) * partial.size // slots):
         block = x[band * BLOCK * 16 : (band + 1) * BLOCK * 16]
         total = 0.0
         for i in range(block.size):
             total += np.float64(block[i]) * np.float64(block[i])
         partial[band] = total
-
-
-@jit(parallel=True)
-def _sum_squares_parallel(slots, x, partial):
-    for slot in prange(slots):
-        _sum_squares(intp(slot), slots, x, partial)
-
-
-sum_squares = Kernel(_sum_squares, _sum_squares_parallel)

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address
 
 
@@ -48,19 +47,21 @@ class Small(NamedTuple):
 HEADER = len(Small._fields)
 
 
-@jit
+@helper
 def _share(slot, slots, size, step):
     """The slot's part of `size`, in whole steps but for the last."""
     steps = (size + step - 1) // step
     return slot * steps // slots * step, min((slot + 1) * steps // slots * step, size)
 
 
-@jit
-def _small(slot, slots, x, second, bias, out, scratch, plan):
+@Kernel
+def small(slot, slots, x, second, bias, out, scratch, plan):
     """plan: the integers of `Small`, then the tables gather[cells], arow[rows], acol[depth], brow[depth], crow[rows],
     run_from[runs] and run_to[runs]. gather[i] is where padded cell i lies in x, -1 for a zero. `scratch` holds
     the padded cells, the transposed operand, and, with runs, the results.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     g = Small(
         plan[0], plan[1], plan[2], plan[3], plan[4], plan[5], plan[6], plan[7], plan[8], plan[9], plan[10], plan[11],
         plan[12], plan[13], plan[14], plan[15], plan[16], plan[17],
@@ -122,12 +123,3 @@ def _small(slot, slots, x, second, bias, out, scratch, plan):
                 )
         if g.runs:
             call_address(g.copy, (target, run_from + 8 * g.runs, results, run_from, g.runs, g.run_length, 1))
-
-
-@jit(parallel=True)
-def _small_parallel(slots, x, second, bias, out, scratch, plan):
-    for slot in prange(slots):
-        _small(intp(slot), slots, x, second, bias, out, scratch, plan)
-
-
-small = Kernel(_small, _small_parallel)

@@ -21,9 +21,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import LINE_BYTES, address_of, call_address, next_task
 
 
@@ -49,15 +48,15 @@ class Sweeps(NamedTuple):
     relu: int
 
 
-@jit
+@helper
 def _begin(band, g):
     """Where in x a band begins, as bands are numbered through all groups and images."""
     image, group = band // (g.bands * g.groups), band // g.bands % g.groups
     return image * g.x_image + group * g.x_group + band % g.bands * g.x_band
 
 
-@jit
-def _sweeps(
+@Kernel
+def sweeps(
     slot, slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, band_kinds, pieces, band_pieces, bias, out,
     filters_to, pixels_to, g,
 ):  # fmt: skip
@@ -65,6 +64,8 @@ def _sweeps(
 
     Pieces are (first tile, tiles, first step, steps); those of a band begin at `band_pieces[band]`.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     shares = (g.panels + g.share - 1) // g.share
     tasks = g.images * g.groups * g.bands * shares
@@ -113,18 +114,3 @@ def _sweeps(
                             address_of(x_taps) + 8 * step, from_x, target, to_filters, to_pixels, start, g.relu, 0, 0,
                         ),
                     )  # fmt: skip
-
-
-@jit(parallel=True)
-def _sweeps_parallel(
-    slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, band_kinds, pieces, band_pieces, bias, out,
-    filters_to, pixels_to, g,
-):  # fmt: skip
-    for slot in prange(slots):
-        _sweeps(
-            intp(slot), slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, band_kinds, pieces,
-            band_pieces, bias, out, filters_to, pixels_to, g,
-        )  # fmt: skip
-
-
-sweeps = Kernel(_sweeps, _sweeps_parallel)

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address, next_task
 
 
@@ -51,8 +49,10 @@ class WeightDots(NamedTuple):
     add: int  # 1 adds to what `partial` holds (an earlier part of the batch)
 
 
-@jit
-def _weight_dots(slot, slots, counter, tile, transpose, fold, dout, arow, x, brow, tables, sums, planes, partial, g):
+@Kernel
+def weight_dots(slot, slots, counter, tile, transpose, fold, dout, arow, x, brow, tables, sums, planes, partial, g):
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     bands = (g.filters + g.band - 1) // g.band
     lines = g.images * g.rows
@@ -140,14 +140,3 @@ def _weight_dots(slot, slots, counter, tile, transpose, fold, dout, arow, x, bro
                 if g.add:
                     total += result[place]
                 result[place] = total
-
-
-@jit(parallel=True)
-def _weight_dots_parallel(slots, counter, tile, transpose, fold, dout, arow, x, brow, tables, sums, planes, partial, g):
-    for slot in prange(slots):
-        _weight_dots(
-            intp(slot), slots, counter, tile, transpose, fold, dout, arow, x, brow, tables, sums, planes, partial, g
-        )  # fmt: skip
-
-
-weight_dots = Kernel(_weight_dots, _weight_dots_parallel)

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.register_tile import ADD
 from fastconv._kernels.simd import address_of, call_address, next_task
 
@@ -46,8 +44,10 @@ class WeightGradient(NamedTuple):
     add: int  # 1 adds to what `out` holds (an earlier part of the batch)
 
 
-@jit
-def _weight_gradient(slot, slots, counter, tile, a, arow, b, column_b, column_out, column_width, out, crow, tables, g):
+@Kernel
+def weight_gradient(slot, slots, counter, tile, a, arow, b, column_b, column_out, column_width, out, crow, tables, g):
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = a.itemsize
     pixels = g.images * g.rows * g.cols
     bands = (arow.size + g.band - 1) // g.band
@@ -103,16 +103,3 @@ def _weight_gradient(slot, slots, counter, tile, a, arow, b, column_b, column_ou
                         ),
                     )
             first += g.depth_block
-
-
-@jit(parallel=True)
-def _weight_gradient_parallel(
-    slots, counter, tile, a, arow, b, column_b, column_out, column_width, out, crow, tables, g
-):  # fmt: skip
-    for slot in prange(slots):
-        _weight_gradient(
-            intp(slot), slots, counter, tile, a, arow, b, column_b, column_out, column_width, out, crow, tables, g
-        )  # fmt: skip
-
-
-weight_gradient = Kernel(_weight_gradient, _weight_gradient_parallel)

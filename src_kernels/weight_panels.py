@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address
 
 
@@ -27,7 +26,7 @@ class Packing(NamedTuple):
     stride: int
 
 
-@jit
+@helper
 def pack_rows(block, w, drow, srow, group, panel, batch, target, tile_cols, g):
     """One batch of the depth steps of a panel that begins at address `target`; columns past the last filter stay.
 
@@ -45,14 +44,16 @@ def pack_rows(block, w, drow, srow, group, panel, batch, target, tile_cols, g):
         call_address(block, (target, address_of(drow), source + f * item, address_of(srow), g.rows, width, 1))
 
 
-@jit
-def _pack_panels(slot, slots, block, w, out, drow, srow, to_panels, from_panels, groups, together, g):
+@Kernel
+def pack_panels(slot, slots, block, w, out, drow, srow, to_panels, from_panels, groups, together, g):
     """Weights -> out (groups / together, panels, depth = batches * rows, tile_cols).
 
     The filters of `together` neighbouring groups lie side by side in one panel; more than one need a single panel.
     Tasks are batches of a panel; or, of weights that are not transposed, batches whose rows are read from end to end
     and shared out among the panels, whose offsets in `out` and in a row are the last two tables.
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     panels, depth, tile_cols = out.shape[1:]
     item = w.itemsize
     tasks = groups * g.batches * (panels if g.transposed else 1)
@@ -76,12 +77,3 @@ def _pack_panels(slot, slots, block, w, out, drow, srow, to_panels, from_panels,
             call_address(block, (target, to_places, source, from_places, whole, tile_cols, 1))
             if rest:
                 call_address(block, (target, to_places + 8 * whole, source, from_places + 8 * whole, 1, rest, 1))
-
-
-@jit(parallel=True)
-def _pack_panels_parallel(slots, block, w, out, drow, srow, to_panels, from_panels, groups, together, g):
-    for slot in prange(slots):
-        _pack_panels(intp(slot), slots, block, w, out, drow, srow, to_panels, from_panels, groups, together, g)
-
-
-pack_panels = Kernel(_pack_panels, _pack_panels_parallel)

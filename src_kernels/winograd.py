@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address, next_task
 from fastconv._kernels.winograd_transforms import TAPS
 from fastconv._kernels.winograd_weights import BAND, transform_channels
@@ -57,7 +56,7 @@ class Winograd(NamedTuple):
     relu: int
 
 
-@jit
+@helper
 def tile_place(tile, g):
     """Image, first row and first column of an output tile; neighbours in a tile lie `down` and `across` apart.
 
@@ -70,7 +69,7 @@ def tile_place(tile, g):
     return image, row, col
 
 
-@jit
+@helper
 def locate(table, start, outside, item, first, count, size, top, left, height, width, channels, g):
     """table[tile, row, col] = address of that number of tile `first` + tile, or `outside`, for size x size numbers.
 
@@ -89,7 +88,7 @@ def locate(table, start, outside, item, first, count, size, top, left, height, w
                 t += 1
 
 
-@jit
+@helper
 def _locate_results(table, results, count, g):
     """The same for `results` (m, block, m, tile_cols): neighbouring tiles give neighbouring pixels of a row."""
     t = 0
@@ -100,7 +99,7 @@ def _locate_results(table, results, count, g):
                 t += 1
 
 
-@jit
+@helper
 def _store_transposed(transpose, out, results, first, count, f, width, g):
     """results (m, block, m, tile_cols) -> `width` planes of `out`, a piece per row of tiles."""
     item = out.itemsize
@@ -127,11 +126,13 @@ def _store_transposed(transpose, out, results, first, count, f, width, g):
         done += tiles
 
 
-@jit
-def _winograd(
+@Kernel
+def winograd(
     slot, slots, counter, to_tiles, sweep, adding_sweep, from_tiles, to_positions, copy, transpose, x, w, band_rows,
     w_rows, taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g, wg,
 ):  # fmt: skip
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     positions = (g.m + TAPS - 1) ** 2
     total = g.images * g.down * g.across * g.rows * g.cols
@@ -214,19 +215,3 @@ def _winograd(
             )
             if g.out_filter != 1:
                 _store_transposed(transpose, out, results, first, count, f, width, g)
-
-
-@jit(parallel=True)
-def _winograd_parallel(
-    slots, counter, to_tiles, sweep, adding_sweep, from_tiles, to_positions, copy, transpose, x, w, band_rows, w_rows,
-    taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g, wg,
-):  # fmt: skip
-    for slot in prange(slots):
-        _winograd(
-            intp(slot), slots, counter, to_tiles, sweep, adding_sweep, from_tiles, to_positions, copy, transpose, x, w,
-            band_rows, w_rows, taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g,
-            wg,
-        )  # fmt: skip
-
-
-winograd = Kernel(_winograd, _winograd_parallel)

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address, next_task
 from fastconv._kernels.winograd import locate
 from fastconv._kernels.winograd_transforms import TAPS
@@ -54,11 +52,13 @@ class WinogradGradient(NamedTuple):
     out_tap: int
 
 
-@jit
-def _winograd_gradient(
+@Kernel
+def winograd_gradient(
     slot, slots, counter, x_to_tiles, dout_to_tiles, sweep, adding_sweep, from_positions, x, dout, zeros, out, arow,
     acol, brow, vectors, crow, addresses, scratch, g,
 ):  # fmt: skip
+    if slot < 0:
+        return on_every_slot(slot, slots)
     item = x.itemsize
     n = g.m + TAPS - 1
     total = g.images * g.down * g.across * g.rows * g.cols
@@ -123,18 +123,3 @@ def _winograd_gradient(
                 g.out_tap,
             ),
         )
-
-
-@jit(parallel=True)
-def _winograd_gradient_parallel(
-    slots, counter, x_to_tiles, dout_to_tiles, sweep, adding_sweep, from_positions, x, dout, zeros, out, arow, acol,
-    brow, vectors, crow, addresses, scratch, g,
-):  # fmt: skip
-    for slot in prange(slots):
-        _winograd_gradient(
-            intp(slot), slots, counter, x_to_tiles, dout_to_tiles, sweep, adding_sweep, from_positions, x, dout, zeros,
-            out, arow, acol, brow, vectors, crow, addresses, scratch, g,
-        )  # fmt: skip
-
-
-winograd_gradient = Kernel(_winograd_gradient, _winograd_gradient_parallel)

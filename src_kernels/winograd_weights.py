@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numba import intp, prange
-
-from fastconv._kernels.jit import Kernel, jit
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address
 from fastconv._kernels.winograd_transforms import TAPS
 
@@ -34,7 +33,7 @@ class WinogradWeights(NamedTuple):
     transposed: int  # 0: filters lie side by side
 
 
-@jit
+@helper
 def transform_channels(
     to_positions, copy, transpose, w, band_rows, w_rows, addresses, scratch, panel, c, target, position_stride,
     tile_cols, g,
@@ -68,12 +67,14 @@ def transform_channels(
     )
 
 
-@jit
-def _transform_weights(slot, slots, to_positions, copy, transpose, w, band_rows, w_rows, taps, scratch, out, g):
+@Kernel
+def transform_weights(slot, slots, to_positions, copy, transpose, w, band_rows, w_rows, taps, scratch, out, g):
     """w -> out (P, positions, stride), of which channels * tile_cols numbers of each position are written.
 
     `taps` holds the offsets of the nine numbers in scratch (slots, 9 * BAND * tile_cols).
     """
+    if slot < 0:
+        return on_every_slot(slot, slots)
     panels, _, position_stride = out.shape
     tile_cols = scratch.shape[1] // (TAPS * TAPS * BAND)
     bands = (g.channels + BAND - 1) // BAND
@@ -84,16 +85,3 @@ def _transform_weights(slot, slots, to_positions, copy, transpose, w, band_rows,
             to_positions, copy, transpose, w, band_rows, w_rows, addresses, scratch[slot], panel, c,
             address_of(out[panel]), position_stride, tile_cols, g,
         )  # fmt: skip
-
-
-@jit(parallel=True)
-def _transform_weights_parallel(
-    slots, to_positions, copy, transpose, w, band_rows, w_rows, taps, scratch, out, g
-):  # fmt: skip
-    for slot in prange(slots):
-        _transform_weights(
-            intp(slot), slots, to_positions, copy, transpose, w, band_rows, w_rows, taps, scratch, out, g
-        )
-
-
-transform_weights = Kernel(_transform_weights, _transform_weights_parallel)

@@ -16,7 +16,7 @@ from conv_cases import BY_NAME, LAYOUTS, declines, filters, images, normal, use_
 
 import fastconv
 from fastconv import runtime, workspace
-from fastconv._kernels.jit import Kernel
+from fastconv._kernels.launch import Kernel
 from fastconv.catalogue import EDGES, Case
 from fastconv.plan import conv2d_algorithms
 from fastconv.workspace import Scratch
@@ -35,7 +35,7 @@ def guard_everything() -> None:
     workspace.empty = lambda shape, dtype: guarded.poison(empty(shape, dtype))
     modules = [module for name, module in sys.modules.items() if name.startswith("fastconv.")]
     for kernel in {id(k): k for m in modules for k in vars(m).values() if isinstance(k, Kernel)}.values():
-        kernel.serial, kernel.parallel = GUARD.wrap(kernel.serial), GUARD.wrap(kernel.parallel)
+        kernel.compiled = GUARD.wrap(kernel.compiled)
     for module in modules:
         if not module.__name__.startswith("fastconv._kernels") and hasattr(module, "np"):
             module.np = NUMPY

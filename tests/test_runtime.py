@@ -9,7 +9,7 @@ import pytest
 
 import fastconv
 from fastconv import runtime, workspace
-from fastconv._kernels.jit import Kernel
+from fastconv._kernels.launch import Kernel, launcher
 from fastconv.workspace import Scratch
 
 MOST = runtime.numba.config.NUMBA_NUM_THREADS
@@ -52,18 +52,16 @@ def test_the_context_holds_for_its_own_python_thread():
 
 def test_little_work_stays_on_the_calling_thread():
     launches = []
-    kernel = Kernel(
-        lambda slot, slots, *arguments: launches.append(("serial", slot, slots)),
-        lambda slots, *arguments: launches.append(("parallel", slots)),
-    )
+    kernel = Kernel(lambda slot, slots: None)
+    kernel.compiled = lambda slot, slots: launches.append((slot, slots))
     runtime.launch(kernel, runtime.SERIAL_BELOW - 1)
     with runtime.num_threads(1):
         runtime.launch(kernel, 10 * runtime.SERIAL_BELOW)
-    assert launches == [("serial", 0, 1)] * 2
+    assert launches == [(0, 1)] * 2
     if MOST > 1:
         fastconv.conv2d(np.ones((8, 16, 30, 30)), np.ones((16, 16, 3, 3)))  # starts the pool
         runtime.launch(kernel, runtime.SERIAL_BELOW)
-        assert launches[-1] == ("parallel", MOST)
+        assert launches[-1] == (launcher(), MOST)
 
 
 def test_show_config(capsys):

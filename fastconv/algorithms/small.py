@@ -116,7 +116,7 @@ class SmallPass:
 
     def _launch(self, *arrays: np.ndarray) -> None:
         if self._slots == 1:
-            small.serial(0, 1, *arrays)
+            small.compiled(0, 1, *arrays)
         else:
             runtime.run_on(small, min(runtime.slots_for(self.problem.multiply_adds), self._slots), *arrays)
 

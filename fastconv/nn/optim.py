@@ -15,7 +15,7 @@ import numpy as np
 
 from fastconv import arguments, runtime
 from fastconv._kernels import optimizers
-from fastconv._kernels.jit import Kernel
+from fastconv._kernels.launch import Kernel
 from fastconv.nn.base import Parameter, check_state
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastconv import arguments, runtime, workspace
 from fastconv._kernels import optimizers
-from fastconv._kernels.jit import Kernel
+from fastconv._kernels.launch import Kernel
 
 __all__ = ["adam", "rmsprop", "sgd", "sgd_momentum"]
 
