@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from fastconv._kernels.jit import helper
 from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU
+from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU, RUN
 from fastconv._kernels.simd import address_of, call_address, next_task
 
 
@@ -134,7 +134,7 @@ def panel_products(
     pixels = g.images * g.rows * g.cols
     tiles = (g.columns + g.tile_cols - 1) // g.tile_cols
     shares = (tiles + g.share - 1) // g.share
-    part = (pixels + g.splits - 1) // g.splits
+    part = (pixels + g.splits * RUN - 1) // (g.splits * RUN) * RUN
     panel, packed, mine = address_of(panels[slot]), address_of(packs[slot]), tables[slot]
     acol, places, starts, lengths, row_pieces = mine[0], mine[1], mine[2], mine[3], mine[4:]
     bands = (arow.size + g.band - 1) // g.band

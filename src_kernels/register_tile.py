@@ -26,6 +26,7 @@ from fastconv._kernels.simd import I64, Emitter, integers
 
 ADD, ROW_BIAS, LANE_BIAS, RELU = 1, 2, 4, 8  # flags: C += result; bias[m] per row; bias[v] per column; max(., 0)
 ARGUMENTS = 12
+RUN = 4  # steps of a sum whose places are looked up together
 
 
 @cache
@@ -104,26 +105,25 @@ class TileEmitter:
                 c_row = simd.at(c, builder.load(simd.at(crow, m)))
                 self._store_row([sums[m, v] for v in range(vectors)], c_row, flags, masks, last_lanes)
 
-    def multiply(self, depth, a_rows, acol, place_b, brow, masks, start=None):
+    def multiply(self, depth, a_rows, acol, place_b, brow, masks, start=None, apart=0):
         """The loop over k; returns the accumulators (m, v). LLVM turns the allocated cells into registers.
 
         `place_b(brow[k], v)` is where vector v of row k lies, of as many vectors as there are masks; `start` what each
-        cell begins with, zero by default.
+        cell begins with, zero by default. With `apart`, the steps of A in a run of RUN are so many numbers apart, and
+        the rows of B follow each other, a tile's width each; only a run's first place is looked up.
         """
         simd, builder = self.simd, self.builder
         vectors, rows = range(len(masks)), range(self.rows)
         cells = {(m, v): cgutils.alloca_once_value(builder, simd.zero()) for m in rows for v in vectors}
         for i, cell in enumerate(cells.values()):
             builder.store(simd.zero() if start is None else start[i], cell)
-        with cgutils.for_range(builder, depth) as loop:
-            b_row = builder.load(simd.at(brow, loop.index))
-            column = builder.load(simd.at(acol, loop.index))
 
+        def add_step(column, b_row, step):
             def scalar(m):
-                return simd.broadcast(builder.load(simd.at(a_rows[m], column)))
+                return simd.broadcast(builder.load(simd.at(simd.at(a_rows[m], column), step * apart)))
 
             def vector(v):
-                return simd.load(place_b(b_row, v), masks[v])
+                return simd.load(simd.at(place_b(b_row, v), step * self.vectors * simd.lanes), masks[v])
 
             # The operand of fewer registers is loaded first and kept, the other passes by.
             few_rows = self.few_rows
@@ -135,6 +135,19 @@ class TileEmitter:
                     cell = cells[(j, i) if few_rows else (i, j)]
                     total = simd.multiply_add(passing, other, builder.load(cell))
                     builder.store(simd.compute_here(total) if self.pinned else total, cell)
+
+        def places(k):
+            return builder.load(simd.at(acol, k)), builder.load(simd.at(brow, k))
+
+        in_runs = I64(0)
+        if apart:
+            in_runs = builder.sub(depth, builder.srem(depth, I64(RUN)))
+            with cgutils.for_range_slice(builder, I64(0), in_runs, I64(RUN)) as (k, _):
+                first = places(k)
+                for step in range(RUN):
+                    add_step(*first, step)
+        with cgutils.for_range_slice(builder, in_runs, depth, I64(1)) as (k, _):
+            add_step(*places(k), 0)
         return cells
 
     def _asked(self, flags, flag):

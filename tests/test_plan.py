@@ -15,6 +15,7 @@ from fastconv.algorithms import ALGORITHMS, PASSES
 from fastconv.algorithms.axes import ForwardAxis, GradientAxis
 from fastconv.algorithms.depthwise_axes import axis_outputs
 from fastconv.algorithms.over_filters import OverFiltersPass
+from fastconv.algorithms.sweep_callbacks import apart_in_runs
 from fastconv.algorithms.tap_grids import spans
 from fastconv.catalogue import EDGES, Case, case
 from fastconv.plan import Candidate, candidates, choose, conv2d_algorithms, plan
@@ -294,3 +295,19 @@ def test_depthwise_layers_are_run_as_such(layout):
     first = case("lenet first 5x5 28")
     found = explain_conv2d(first.x_shape(layout), first.w_shape(layout), layout=layout, **first.options)
     assert found.chosen["forward"] in ("direct", "few_channels")
+
+
+def test_steps_come_in_runs():
+    """Of whole runs only, counted from where each segment begins."""
+    step, panel = np.arange(10), np.arange(10) * 16
+    assert apart_in_runs(step, panel, 6, 16, [(0, 10)]) == 1
+    assert apart_in_runs(step * 6, panel, 6, 16, [(0, 10)]) == 6
+    assert apart_in_runs(step * 5, panel, 6, 16, [(0, 10)]) == 0
+    assert (
+        apart_in_runs(step, panel * 2, 6, 16, [(0, 10)]) == 0
+    )  # weights where they lie
+    assert apart_in_runs(step[:3], panel[:3], 6, 16, [(0, 3)]) == apart_in_runs(step, panel, 6, 16, []) == 0
+    jump = np.where(step < 5, step, step + 90)
+    assert apart_in_runs(jump, panel, 6, 16, [(0, 10)]) == 0
+    assert apart_in_runs(jump, panel, 6, 16, [(0, 5), (5, 5)]) == 1
+    assert apart_in_runs(step, np.where(step < 5, panel, panel + 64), 6, 16, [(0, 10)]) == 0

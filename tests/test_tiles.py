@@ -11,7 +11,7 @@ from fastconv._kernels import isa
 from fastconv._kernels.blocks import copy_block, interleave_pairs, separate_pairs, transpose_block
 from fastconv._kernels.dot_tile import dot_tile, fold_lanes
 from fastconv._kernels.isa import MACHINE, TileShape, best_tile
-from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU, ROW_BIAS, register_tile
+from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU, ROW_BIAS, RUN, register_tile
 from fastconv._kernels.tile_sweep import tile_sweep
 
 SHAPES = [(rows, vectors) for rows, vectors, _ in MACHINE.tiles]
@@ -174,6 +174,34 @@ def test_tile_sweep(shape, dtype):
             address(bcol), address(c), address(crow), address(ccol), address(bias), relu, address(a), 2,
         )  # fmt: skip
         np.testing.assert_allclose(c, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_steps_in_runs(shape):
+    """Of a whole run only the first place is looked up, of the steps behind the last one each: the same bits."""
+    lanes, (rows, vectors) = MACHINE.lanes(4), shape
+    width = vectors * lanes
+    rng = np.random.default_rng(2)
+    arow, vector, bias = np.arange(rows), np.arange(vectors) * lanes, np.zeros(width, np.float32)
+    crow = arow * width
+    for apart, depth in product((1, rows), (0, 1, RUN - 1, RUN, 3 * RUN + 2)):
+        runs = -(-depth // RUN)
+        first, step = rng.permutation(runs + 1)[:runs], np.arange(RUN)
+        acol, brow = ((first[:, None] * RUN + step).ravel()[:depth] * each for each in (apart, width))
+        a = rng.standard_normal((runs + 1) * RUN * apart + rows).astype(np.float32)
+        b = rng.standard_normal((runs + 1) * RUN * width).astype(np.float32)
+        results = []
+        for known in (0, apart):
+            c = np.full((rows, width), np.nan, np.float32)
+            tile_sweep(rows, vectors, 4, lane_bias=True, apart=known).ctypes(
+                1, rows, 0, depth, address(a), address(arow), address(acol), address(b), address(brow),
+                address(vector), address(c), address(crow), address(vector), address(bias), 0, 0, 0,
+            )  # fmt: skip
+            results.append(c)
+            behind = depth % RUN
+            acol[: depth - behind].reshape(-1, RUN)[:, 1:] = brow[: depth - behind].reshape(-1, RUN)[:, 1:] = -(2**60)
+        np.testing.assert_array_equal(*results)
+        assert np.isfinite(results[0]).all() and (results[0].any() or depth == 0)
 
 
 def test_rows_of_a_sweep_repeat():

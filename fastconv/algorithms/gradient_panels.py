@@ -11,6 +11,7 @@ from fastconv._kernels.blocks import transpose_rows
 from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.panel_products import PanelProducts, panel_products
 from fastconv._kernels.pixel_panels import fill_panels
+from fastconv._kernels.register_tile import RUN
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
@@ -148,6 +149,10 @@ class GradientPanelsPass:
 
     @cached_property
     def _callbacks(self) -> tuple[int, ...]:
-        p, several = self.problem, self.problem.N * self.problem.OH * self.problem.OW > _DEPTH_BLOCK
-        tiles = sweep_callbacks(self.tile, self.geometry.columns, p.dtype.itemsize, several_blocks=several)
+        p, plane = self.problem, self.problem.OH * self.problem.OW
+        apart = self.tile.rows  # packed; otherwise a run must not end in another image
+        if not p.channels_last:
+            apart = int(self.images == 1 or plane % RUN == 0)
+        several = p.N * plane > _DEPTH_BLOCK
+        tiles = sweep_callbacks(self.tile, self.geometry.columns, p.dtype.itemsize, several_blocks=several, apart=apart)
         return *tiles, self.fill.address, self.pack.address

@@ -15,7 +15,7 @@ from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.depthwise_axes import axis_outputs
 from fastconv.algorithms.operands import Operand
-from fastconv.algorithms.sweep_callbacks import sweep_callbacks
+from fastconv.algorithms.sweep_callbacks import apart_in_runs, sweep_callbacks
 from fastconv.algorithms.tables import offsets
 from fastconv.algorithms.tap_grids import Grid, grids_of, padding, spans, whole
 from fastconv.algorithms.weight_panels import WeightPanels
@@ -267,5 +267,6 @@ class OverFiltersPass:
     def _callbacks(self) -> tuple[int, ...]:
         """Addresses of the sweeps, of the tile, and of what copies, transposes and packs."""
         itemsize = self.problem.dtype.itemsize
-        tiles = sweep_callbacks(self.tile, self.filters, itemsize, several_blocks=self.several_segments)
+        apart = apart_in_runs(self.acol, self.steps, self.tile.rows, self.tile.cols, self.segments)
+        tiles = sweep_callbacks(self.tile, self.filters, itemsize, several_blocks=self.several_segments, apart=apart)
         return *tiles, self.copy.address, self.transpose.address, self.weights.block

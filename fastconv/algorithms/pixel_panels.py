@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.pixel_grids import PixelGrid, forward_grids, gradient_grids
-from fastconv.algorithms.tables import changed
+from fastconv.algorithms.sweep_callbacks import apart_in_runs
+from fastconv.algorithms.tables import changed, steps
 from fastconv.algorithms.weight_panels import WeightPanels
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -54,6 +56,13 @@ class Launch:
     def several_blocks(self) -> bool:
         """Whether sums are made of several blocks of steps."""
         return self.acol.size > self.geometry.depth_block
+
+    @cached_property
+    def apart(self) -> int:
+        """Of the weights of neighbouring steps, see `tile_sweep`."""
+        g, depth = self.geometry, self.acol.size
+        blocks = [(first, min(g.depth_block, depth - first)) for first in range(0, depth, g.depth_block)]
+        return apart_in_runs(self.acol, steps(g.tile_cols, depth), g.tile_rows, g.tile_cols, blocks)
 
     @property
     def few_filters(self) -> bool:
@@ -167,12 +176,14 @@ class PixelPanelsPass:
         p, tile, images = self.problem, self.tile, len(operand)
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
         shape = tile.rows, tile.vectors, p.dtype.itemsize
-        sweep = tile_sweep(*shape, lane_bias=False).address
         with scratch:
             x = self.source.prepare(operand, slots, scratch)
             for launch in self.launches:
                 panel, results = launch.slot_numbers
-                adding_sweep = tile_sweep(*shape, lane_bias=False, add=True).address if launch.several_blocks else 0
+                apart, adding_sweep = launch.apart, 0
+                sweep = tile_sweep(*shape, lane_bias=False, apart=apart).address
+                if launch.several_blocks:
+                    adding_sweep = tile_sweep(*shape, lane_bias=False, add=True, apart=apart).address
                 few_filters = register_tile(*shape).address if launch.few_filters else 0
                 with scratch:
                     runtime.run_on(

@@ -125,5 +125,5 @@ class ProductPass:
     @cached_property
     def _callbacks(self) -> tuple[int, ...]:
         g, itemsize = self.geometry, self.problem.dtype.itemsize
-        tiles = sweep_callbacks(self.tile, g.columns, itemsize, several_blocks=g.cols > _DEPTH_BLOCK)
+        tiles = sweep_callbacks(self.tile, g.columns, itemsize, several_blocks=g.cols > _DEPTH_BLOCK, apart=1)
         return *tiles, self.fill.address, 0

@@ -173,8 +173,8 @@ class WinogradPass:
         shape = self.tile.rows, self.tile.vectors, itemsize
         return (
             input_transform(self.m, itemsize).address,
-            tile_sweep(*shape, lane_bias=True).address,
-            tile_sweep(*shape, lane_bias=True, add=True).address if g.channels > g.depth_block else 0,
+            tile_sweep(*shape, lane_bias=True, apart=1).address,
+            tile_sweep(*shape, lane_bias=True, add=True, apart=1).address if g.channels > g.depth_block else 0,
             output_transform(self.m, itemsize).address, *self._weight_callbacks,
         )  # fmt: skip
 
