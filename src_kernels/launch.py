@@ -77,14 +77,7 @@ def on_every_slot(typingctx, launcher, slots):
 
 
 class Kernel:
-    """Decorator of work that can be split over slots, in one compiled function (slot, slots, *args).
-
-    Calling the kernel with one slot skips the pool of threads: a launch costs 2 to 4 us with OpenMP or TBB and 90 us
-    with workqueue.
-    """
+    """Decorator of work that is split over slots: `compiled(slot, slots, *args)`, see `fastconv.runtime.launch`."""
 
     def __init__(self, function):
         self.compiled = jit(function, no_cfunc_wrapper=True)
-
-    def __call__(self, slots: int, *args) -> None:
-        self.compiled(*((0, 1) if slots == 1 else (launcher(), slots)), *args)

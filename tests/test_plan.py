@@ -303,9 +303,7 @@ def test_steps_come_in_runs():
     assert apart_in_runs(step, panel, 6, 16, [(0, 10)]) == 1
     assert apart_in_runs(step * 6, panel, 6, 16, [(0, 10)]) == 6
     assert apart_in_runs(step * 5, panel, 6, 16, [(0, 10)]) == 0
-    assert (
-        apart_in_runs(step, panel * 2, 6, 16, [(0, 10)]) == 0
-    )  # weights where they lie
+    assert apart_in_runs(step, panel * 2, 6, 16, [(0, 10)]) == 0  # weights where they lie
     assert apart_in_runs(step[:3], panel[:3], 6, 16, [(0, 3)]) == apart_in_runs(step, panel, 6, 16, []) == 0
     jump = np.where(step < 5, step, step + 90)
     assert apart_in_runs(jump, panel, 6, 16, [(0, 10)]) == 0

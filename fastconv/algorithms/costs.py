@@ -16,6 +16,7 @@ CYCLES_PER_SCATTERED = 2.0  # one result of a channels-first output that is stor
 # of 112x112, 1.2 to 2 times for 64 and 96 channels, which are more streams than the prefetchers follow.
 CYCLES_PER_PLANE = 3.0
 CYCLES_PER_LAUNCH = 12_000.0
+IN_RUNS = 0.88  # of a tile's steps whose places are looked up together, see `tile_sweep`
 DEPTH_BLOCK = 1024  # steps of depth between two visits to the results
 PIXELS_PER_TASK = 512  # output pixels that pass by a panel of weights in L2
 TASKS_PER_THREAD = 4  # enough to even out unequal cores

@@ -100,6 +100,8 @@ class GradientPanelsPass:
         p, g, itemsize = self.problem, self.geometry, self.problem.dtype.itemsize
         pixels = p.N * p.OH * p.OW
         arithmetic = self.tile.cycles_for(self.arow.size, g.columns, pixels, _DEPTH_BLOCK)
+        if self._apart:
+            arithmetic *= costs.IN_RUNS
         tiles = ceil_div(g.columns, g.tile_cols)
         if p.channels_last:
             shares = ceil_div(tiles, g.share)
@@ -147,12 +149,17 @@ class GradientPanelsPass:
                 changed(self.geometry, images=images, add=int(add)),
             )  # fmt: skip
 
+    @property
+    def _apart(self) -> int:
+        """Of a row's numbers, see `tile_sweep`: packed, or in place, where no run may end in another image."""
+        p = self.problem
+        if p.channels_last:
+            return self.tile.rows
+        return int(self.images == 1 or p.OH * p.OW % RUN == 0)
+
     @cached_property
     def _callbacks(self) -> tuple[int, ...]:
-        p, plane = self.problem, self.problem.OH * self.problem.OW
-        apart = self.tile.rows  # packed; otherwise a run must not end in another image
-        if not p.channels_last:
-            apart = int(self.images == 1 or plane % RUN == 0)
-        several = p.N * plane > _DEPTH_BLOCK
-        tiles = sweep_callbacks(self.tile, self.geometry.columns, p.dtype.itemsize, several_blocks=several, apart=apart)
+        p, columns = self.problem, self.geometry.columns
+        several = p.N * p.OH * p.OW > _DEPTH_BLOCK
+        tiles = sweep_callbacks(self.tile, columns, p.dtype.itemsize, several_blocks=several, apart=self._apart)
         return *tiles, self.fill.address, self.pack.address

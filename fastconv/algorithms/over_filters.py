@@ -11,6 +11,7 @@ from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_block
 from fastconv._kernels.isa import CALL_CYCLES, MACHINE, best_tile
 from fastconv._kernels.over_filters import TABLES, OverFilters, Part, over_filters
+from fastconv._kernels.register_tile import RUN
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.depthwise_axes import axis_outputs
@@ -95,8 +96,12 @@ class OverFiltersPass:
         calls = len(grid.segments(self.channels, costs.DEPTH_BLOCK, self.pixels))
         tiles = ceil_div(p.N * grid.pixels, self.tile.rows)
         stored = 0 if p.channels_last else p.N * grid.rows.count * self.tile.cols * costs.CYCLES_PER_RUN
-        narrow = _NARROW_SLOWDOWN if self.filters < MACHINE.lanes(p.dtype.itemsize) else 1.0
-        return tiles * narrow * (self.tile.cycles * grid.taps * self.channels + CALL_CYCLES * calls) + stored
+        step = self.tile.cycles
+        if self.packed or (self.pixels and self.channels % RUN == 0):
+            step *= costs.IN_RUNS
+        if self.filters < MACHINE.lanes(p.dtype.itemsize):
+            step *= _NARROW_SLOWDOWN
+        return tiles * (step * grid.taps * self.channels + CALL_CYCLES * calls) + stored
 
     def _make_tables(self) -> None:
         """Where the steps of the sums lie in x and in a panel of weights, phase by phase."""

@@ -150,7 +150,8 @@ class PixelPanelsPass:
         storing = 0.0
         if not launch.straight:
             storing = pixels * g.filters * g.groups * (costs.CYCLES_PER_RUN / g.cols + itemsize * 2 / 64)
-        return self.tile.cycles_for(g.filters, pixels, depth, g.depth_block) * g.groups + filling + storing
+        arithmetic = self.tile.cycles_for(g.filters, pixels, depth, g.depth_block) * costs.IN_RUNS
+        return arithmetic * g.groups + filling + storing
 
     def prepare(self, w: np.ndarray) -> np.ndarray | None:
         """Weights as panels, in the order in which the tile reads them; None where it reads them in place."""

@@ -92,7 +92,7 @@ class ProductPass:
         self.fill = transpose_rows(itemsize) if along_rows else fill_panels(self.tile.vectors, itemsize, ahead=ahead)
         self.workspace = threads * (self.panels * itemsize + _DEPTH_BLOCK * 4 * INDEX.itemsize)
         filling = depth * columns * (_CYCLES_PER_TRANSPOSED if along_rows else _CYCLES_PER_COPIED)
-        arithmetic = self.tile.cycles_for(p.N, columns, depth, _DEPTH_BLOCK)
+        arithmetic = self.tile.cycles_for(p.N, columns, depth, _DEPTH_BLOCK) * costs.IN_RUNS
         if p.N * min(depth, _DEPTH_BLOCK) * itemsize > 2 * costs.L2_BYTES:
             arithmetic *= _ROWS_SLOWDOWN
         self.cycles = arithmetic + filling + costs.CYCLES_PER_LAUNCH

@@ -28,8 +28,8 @@ _TAP_ROWS_SLOWDOWN = 1.1  # measured over 3x3 layers: rows that walk taps touch 
 # 32 channels on (1x1, 1x2, 3x3, channels-last), 0.8 to 0.9 times with 16.
 _PIXEL_SLOWDOWNS = (1024, 1.35), (128, 1.25), (0, 1.0)  # from how many bytes a pixel on
 # Many taps walk far: 7x7 of 3 channels took 1.7 to 1.8 times as long as "few_channels", 5x20 of 1 1.5; channels-last,
-# 5x5 of 32 and 48 channels 1.6 to 1.9 times as long as "im2col", but not with a stride.
-_MANY_TAPS, _TAPS_SLOWDOWN = 9, 1.35
+# 5x5 of 32 and 48 channels 1.6 to 1.9 times as long as "im2col"; with a stride 1.1 to 1.3 times.
+_MANY_TAPS, _TAPS_SLOWDOWN, _STRIDED_TAPS_SLOWDOWN = 9, 1.35, 1.2
 _ROWS_PER_TASK = 96
 _SPLIT_BYTES = 2**21  # all partial results of the splits together
 _DEPTH_BLOCK = 256  # pixels summed in registers before they are added to dw: short sums keep float32 accurate
@@ -124,8 +124,9 @@ class WeightGradientPass:
             arithmetic *= _TAP_ROWS_SLOWDOWN
         pitch = (self.dout if self.rows_are_taps else self.x).col_step * itemsize
         arithmetic *= next(slowdown for least, slowdown in _PIXEL_SLOWDOWNS if pitch >= least)
-        if p.taps > _MANY_TAPS and (p.stride == (1, 1) or not p.channels_last):
-            arithmetic *= _TAPS_SLOWDOWN
+        if p.taps > _MANY_TAPS:
+            strided = p.channels_last and p.stride != (1, 1)
+            arithmetic *= _STRIDED_TAPS_SLOWDOWN if strided else _TAPS_SLOWDOWN
         # Each block visits its results once: a load, an add and a store of every vector.
         visits = self.arow.size * width * itemsize / 64 * 2 / _DEPTH_BLOCK
         moved = 2 * self.image_bytes * p.N + (0 if self.direct else 2 * self.dw_size * itemsize)

@@ -123,7 +123,8 @@ class WinogradPass:
         p, g, lanes = self.problem, self.geometry, MACHINE.lanes(self.problem.dtype.itemsize)
         tiles = p.N * self.tiles
         to_tiles, from_tiles, to_positions = _CYCLES[self.m]
-        products = self.positions * self.tile.cycles_for(tiles, g.filters, g.channels, g.depth_block) * _SLOWDOWN
+        products = self.positions * self.tile.cycles_for(tiles, g.filters, g.channels, g.depth_block)
+        products *= _SLOWDOWN * costs.IN_RUNS
         shares = ceil_div(self.w_shape[0], g.share)
         inputs = tiles * shares * ceil_div(g.channels, lanes) * to_tiles
         tile_bytes = self.positions * g.channels * p.dtype.itemsize
