@@ -9,13 +9,14 @@ hands the launcher its own arguments instead, which lie on the caller's stack un
             return on_every_slot(slot, slots)
         ...
 
+All slots are done when `on_every_slot` returns, and only then: what needs the work of all belongs behind it, not at the
+end of a slot's share (see `reduce.bias_gradient`).
+
 So a kernel is compiled once. A twin with a `prange` of its own takes 1.5 to 2.5 times as long to compile as the kernel
 itself (4.1 beside 2.4 s for `over_filters`).
 """
 
 from __future__ import annotations
-
-from functools import cache
 
 from llvmlite import ir
 from numba import intp, prange, types
@@ -35,7 +36,6 @@ def _run_slots(slots, call, frame):
         call_address(call, (intp(slot), frame))
 
 
-@cache
 def launcher() -> int:
     """What kernels take in place of a slot to run on all of them: the launcher's address, negated.
 

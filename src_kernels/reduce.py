@@ -3,8 +3,8 @@
     db[c] = sum over images and pixels of masked[., c],  masked = dout where out > 0, else 0
 
 `dout`, `out` and `masked` are flat, planes or (channels_last) pixels one after the other. `partial` is float64: (N, C),
-or a row for each band of pixels. Without `relu` nothing is masked, and
-all three are `dout`. `partial`, `db` and, with `relu`, `masked` may be uninitialised.
+or a row for each band of pixels. Without `relu` nothing is masked, and all three are `dout`. `partial`, `db` and, with
+`relu`, `masked` may be uninitialised.
 """
 
 from __future__ import annotations
@@ -78,21 +78,17 @@ def _add_up(partial, db):
         db[c] = total
 
 
-@helper
-def _share(slot, slots, channels_last, dout, out, masked, relu, partial):
-    if channels_last:
+@Kernel
+def bias_gradient(slot, slots, channels_last, dout, out, masked, relu, partial, db):
+    """The shares of several slots are added up after all of them."""
+    if slot < 0:
+        on_every_slot(slot, slots)
+    elif channels_last:
         _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial)
     else:
         _mask_and_sum_planes(slot, slots, dout, out, masked, relu, partial)
-
-
-@Kernel
-def bias_gradient(slot, slots, channels_last, dout, out, masked, relu, partial, db):
-    """For one slot only: the shares of several are added up after all of them."""
-    if slot < 0:
-        return on_every_slot(slot, slots)
-    _share(slot, slots, channels_last, dout, out, masked, relu, partial)
-    _add_up(partial, db)
+    if slot < 0 or slots == 1:
+        _add_up(partial, db)
 
 
 @Kernel

@@ -11,6 +11,8 @@ from oracles import convolution as oracle
 from tolerances import allowed, assert_close
 
 from fastconv import conv2d, conv2d_algorithms, conv2d_backward, conv2d_forward, runtime
+from fastconv._kernels import reduce
+from fastconv._kernels.launch import launcher
 from fastconv.algorithms import ALGORITHMS
 from fastconv.catalogue import LAYERS
 from fastconv.conv import bias_gradient
@@ -86,6 +88,21 @@ def test_gradient_of_the_bias_behind_a_relu(shape, dtype, layout):
     with runtime.num_threads(1):
         for serial, parallel in zip(bias_gradient(dout, layout == "NHWC", out), (masked, db), strict=True):
             np.testing.assert_array_equal(serial, parallel)
+
+
+@pytest.mark.parametrize("channels_last", [0, 1])
+def test_no_slot_adds_up_what_others_may_still_sum(channels_last):
+    """One of two slots leaves the gradient of the bias alone; the call adds up after both."""
+    dout = np.ones(4 * 3 * 2, np.float32)
+    partial, db = np.zeros((4, 3)), np.full(3, 7, np.float32)
+    arguments = channels_last, dout, dout, dout, 0, partial, db
+    for slot in range(2):
+        reduce.bias_gradient.compiled(slot, 2, *arguments)
+        assert (db == 7).all()
+    assert partial.sum() == dout.size
+    partial[...] = np.nan
+    reduce.bias_gradient.compiled(launcher(), 2, *arguments)
+    assert (db == 8).all()
 
 
 REAL = (
