@@ -148,4 +148,5 @@ def test_weights_beyond_the_bound_take_little_more_than_their_size(layout):
         if layout == "NHWC":
             x_shape, w_shape = (2, 16, 16, channels), (3, 3, channels, count)
         found = explain_conv2d(x_shape, w_shape, padding=1, layout=layout)
-        assert max(found.workspace.values()) <= 2 * 4 * math.prod(w_shape)
+        # Packed weights, as many bytes of padded dout, and the tasks' own scratch.
+        assert max(found.workspace.values()) <= 2 * 4 * math.prod(w_shape) + 2**18

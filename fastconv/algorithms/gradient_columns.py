@@ -107,7 +107,9 @@ class GradientColumnsPass:
         tasks = self.threads * costs.TASKS_PER_THREAD if self.threads > 1 else 1
         bands = max(min(ceil_div(tasks, p.N * p.groups), rows // (4 * (span + 1))), 1)
         band = ceil_div(rows, bands)
-        most = max(_COLUMNS_BYTES // (columns * pitch * itemsize) - span, span // 2, 1)
+        # The rows of columns that are kept move by a block, onto themselves: by a vector at least.
+        least = ceil_div(MACHINE.lanes(itemsize), pitch)
+        most = max(_COLUMNS_BYTES // (columns * pitch * itemsize) - span, span // 2, least)
 
         shapes = tile_shapes(itemsize)
         kept = columns * (costs.CYCLES_PER_RUN + span * pitch * itemsize * 2 / 64)
@@ -117,7 +119,7 @@ class GradientColumnsPass:
             tiles = min(shape.cycles_for(columns, block * pitch, p.group_filters) for shape in shapes)
             return blocks * tiles + (blocks - 1) * kept
 
-        block = min(range(ceil_div(min(most, band), 2), min(most, band) + 1), key=cycles)
+        block = min(range(max(ceil_div(min(most, band), 2), min(least, band)), min(most, band) + 1), key=cycles)
         return block, ceil_div(rows, band), band
 
     def _cycles(self) -> float:
