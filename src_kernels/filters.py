@@ -48,26 +48,28 @@ def _store(total, largest, f, F, target):
 
 
 @helper
-def _line(lines, i, place, start, size):
-    """The numbers that one tap reads for `size` sums of row i, from column `start`."""
-    first = start + place[2]
-    return lines[(i + place[0]) % lines.shape[0], place[1], first : first + size]
+def _line(lines, i, place):
+    """The line and plane of `lines`, and its first number, that one tap reads for row i."""
+    return (i + place[0]) % lines.shape[0], place[1], place[2]
 
 
 @helper
 def _sum(lines, i, places, weights, start, total):
     """total += each tap's weight times its line; three taps in one pass, which takes two thirds of the time."""
-    size, threes = total.size, places.shape[0] // 3 * 3
+    end, threes = start + total.size, places.shape[0] // 3 * 3
     for t in range(0, threes, 3):
-        u, v, w = weights[t], weights[t + 1], weights[t + 2]
-        a = _line(lines, i, places[t], start, size)
-        b = _line(lines, i, places[t + 1], start, size)
-        c = _line(lines, i, places[t + 2], start, size)
-        for j in range(size):
+        row, plane, first = _line(lines, i, places[t])
+        u, a = weights[t], lines[row, plane, start + first : end + first]
+        row, plane, first = _line(lines, i, places[t + 1])
+        v, b = weights[t + 1], lines[row, plane, start + first : end + first]
+        row, plane, first = _line(lines, i, places[t + 2])
+        w, c = weights[t + 2], lines[row, plane, start + first : end + first]
+        for j in range(total.size):
             total[j] += u * a[j] + v * b[j] + w * c[j]
     for t in range(threes, places.shape[0]):
-        u, a = weights[t], _line(lines, i, places[t], start, size)
-        for j in range(size):
+        row, plane, first = _line(lines, i, places[t])
+        u, a = weights[t], lines[row, plane, start + first : end + first]
+        for j in range(total.size):
             total[j] += u * a[j]
 
 

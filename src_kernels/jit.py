@@ -188,15 +188,19 @@ COMPILE_CLOCK = _CompileClock()
 event.register("numba:compile", COMPILE_CLOCK)
 
 
-def jit(function=None, **options):
+def jit(function=None, *, allocates=False, **options):
     """Compile a function: nopython, GIL released, honest floating point, cached on disk.
+
+    Unless it `allocates` arrays, it counts no references: every view of an array would add to and take from a counter
+    that all threads share. Splitting 8 images of 256x56x56 by a stride of 2 took 3.1 ms on one thread and 6.3 on two,
+    without counting 1.6 and 0.8. Arrays passed in belong to the caller, who holds them meanwhile.
 
     `@jit` is for what Python calls, `@helper` for what only compiled functions call, `@Kernel` (see `launch`) for
     work that is split over slots.
     """
     if function is None:
-        return lambda f: jit(f, **options)
-    dispatcher = numba.jit(nogil=True, **_OPTIONS, **options)(function)
+        return lambda f: jit(f, allocates=allocates, **options)
+    dispatcher = numba.jit(nogil=True, _nrt=allocates, **_OPTIONS, **options)(function)
     if CACHE_DIRECTORY is not None:
         dispatcher._cache = KernelCache(function)
     return dispatcher

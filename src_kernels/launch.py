@@ -79,5 +79,10 @@ def on_every_slot(typingctx, launcher, slots):
 class Kernel:
     """Decorator of work that is split over slots: `compiled(slot, slots, *args)`, see `fastconv.runtime.launch`."""
 
-    def __init__(self, function):
-        self.compiled = jit(function, no_cfunc_wrapper=True)
+    def __init__(self, function, *, allocates=False):
+        self.compiled = jit(function, allocates=allocates, no_cfunc_wrapper=True)
+
+
+def allocating_kernel(function):
+    """A kernel that makes arrays of its own: it hands them to a `@helper`, whose views count no references."""
+    return Kernel(function, allocates=True)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastconv._kernels.launch import Kernel, on_every_slot
+from fastconv._kernels.jit import helper
+from fastconv._kernels.launch import Kernel, allocating_kernel, on_every_slot
 from fastconv._kernels.plane_sums import BLOCK
 from fastconv._kernels.simd import address_of, call_address
 
@@ -31,7 +32,7 @@ def moments_of_planes(slot, slots, plane_moments, x, moments):
         call_address(plane_moments, (source, length, address_of(moments[0, plane:]), address_of(moments[1, plane:])))
 
 
-@Kernel
+@allocating_kernel
 def moments_of_rows(slot, slots, totals, deviations, x, moments):
     """x (R, C) -> moments (2, bands, C) float64 of each band of rows; otherwise as `moments_of_planes`.
 
@@ -39,12 +40,15 @@ def moments_of_rows(slot, slots, totals, deviations, x, moments):
     """
     if slot < 0:
         return on_every_slot(slot, slots)
+    _moments_of_rows(slot, slots, totals, deviations, x, moments, np.empty((3, x.shape[1]), x.dtype))
+
+
+@helper
+def _moments_of_rows(slot, slots, totals, deviations, x, moments, room):
     rows, channels = x.shape
     bands = moments.shape[1]
     step = max(BLOCK_ROWS, BLOCK // max(channels, 1))
-    shift, first_order, second_order = (
-        np.empty(channels, x.dtype), np.empty(channels, x.dtype), np.empty(channels, x.dtype),
-    )  # fmt: skip
+    shift, first_order, second_order = room[0], room[1], room[2]
     for band in range(slot * bands // slots, (slot + 1) * bands // slots):
         mean, squares = moments[0, band], moments[1, band]
         mean[:] = 0
@@ -117,7 +121,7 @@ def dots_of_planes(slot, slots, plane_dots, dout, x, constants, dots):
         )
 
 
-@Kernel
+@allocating_kernel
 def dots_of_rows(slot, slots, sums, dout, x, constants, dots):
     """dout, x (R, C), constants (3, C) -> dots (2, bands, C) float64; otherwise as `dots_of_planes`.
 
@@ -125,10 +129,15 @@ def dots_of_rows(slot, slots, sums, dout, x, constants, dots):
     """
     if slot < 0:
         return on_every_slot(slot, slots)
+    _dots_of_rows(slot, slots, sums, dout, x, constants, dots, np.empty((2, x.shape[1]), x.dtype))
+
+
+@helper
+def _dots_of_rows(slot, slots, sums, dout, x, constants, dots, room):
     rows, channels = x.shape
     bands = dots.shape[1]
     step = max(BLOCK_ROWS, BLOCK // max(channels, 1))
-    a, b = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+    a, b = room[0], room[1]
     for band in range(slot * bands // slots, (slot + 1) * bands // slots):
         plain, weighted = dots[0, band], dots[1, band]
         plain[:] = 0

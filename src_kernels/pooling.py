@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastconv._kernels.jit import helper
-from fastconv._kernels.launch import Kernel, on_every_slot
+from fastconv._kernels.launch import Kernel, allocating_kernel, on_every_slot
 
 _NO_CODE = 2**31 - 1  # larger than the code of any cell
 
@@ -55,15 +55,20 @@ def _join(phases, row, step):
             part[q * step] = phase[q]
 
 
-@Kernel
+@allocating_kernel
 def largest(slot, slots, x, out, starts, cells, taps, runs, step):
     """x (P, H, W) -> out (P, OH, OW): the largest number of each window, NaN if it has one."""
     if slot < 0:
         return on_every_slot(slot, slots)
+    lines = np.empty((2, (x.shape[2] + step - 1) // step * step), x.dtype)
+    _largest(slot, slots, x, out, starts, cells, runs, step, lines)
+
+
+@helper
+def _largest(slot, slots, x, out, starts, cells, runs, step, lines):
     planes, _, width = x.shape
     rows = out.shape[1]
     tasks = planes * rows
-    lines = np.empty((2, (width + step - 1) // step * step), x.dtype)
     value = lines[0, :width]
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
         plane = task // rows
@@ -90,7 +95,7 @@ def largest(slot, slots, x, out, starts, cells, taps, runs, step):
                 b[i] = old if (new <= old) | (old != old) else new
 
 
-@Kernel
+@allocating_kernel
 def first_largest(slot, slots, x, out, mask, starts, cells, taps, runs, step):
     """The same, and into mask (P, OH, OW) the code of each window's first maximum: the tap of its row plus its run's.
 
@@ -99,13 +104,17 @@ def first_largest(slot, slots, x, out, mask, starts, cells, taps, runs, step):
     """
     if slot < 0:
         return on_every_slot(slot, slots)
+    lines = np.empty((2, (x.shape[2] + step - 1) // step * step), x.dtype)
+    codes, best_code = np.empty(lines.shape, np.int32), np.empty(out.shape[2], np.int32)
+    _first_largest(slot, slots, x, out, mask, starts, cells, taps, runs, step, lines, codes, best_code)
+
+
+@helper
+def _first_largest(slot, slots, x, out, mask, starts, cells, taps, runs, step, lines, codes, best_code):
     planes, _, width = x.shape
-    rows, cols = out.shape[1:]
+    rows = out.shape[1]
     tasks = planes * rows
-    lines = np.empty((2, (width + step - 1) // step * step), x.dtype)
-    codes = np.empty(lines.shape, np.int32)
     value, code = lines[0, :width], codes[0, :width]
-    best_code = np.empty(cols, np.int32)
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
         plane = task // rows
         o = task - plane * rows
@@ -163,15 +172,20 @@ def scatter(slot, slots, dout, mask, dx, row_base, col_base, offset):
                 cell[np.uintp(row_base[oh] + col_base[i] + offset[code[i]])] += gradient[i]
 
 
-@Kernel
+@allocating_kernel
 def sum_windows(slot, slots, x, out, starts, cells, runs, step, row_divisor, col_divisor):
     """x (P, H, W) -> out (P, OH, OW): window sums over row_divisor[oh] * col_divisor[ow]."""
     if slot < 0:
         return on_every_slot(slot, slots)
+    lines = np.empty((2, (x.shape[2] + step - 1) // step * step), x.dtype)
+    _sum_windows(slot, slots, x, out, starts, cells, runs, step, row_divisor, col_divisor, lines)
+
+
+@helper
+def _sum_windows(slot, slots, x, out, starts, cells, runs, step, row_divisor, col_divisor, lines):
     planes, _, width = x.shape
     rows = out.shape[1]
     tasks = planes * rows
-    lines = np.empty((2, (width + step - 1) // step * step), x.dtype)
     total = lines[0, :width]
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
         plane = task // rows
@@ -197,7 +211,7 @@ def sum_windows(slot, slots, x, out, starts, cells, runs, step, row_divisor, col
             result[i] /= divisor * col_divisor[i]
 
 
-@Kernel
+@allocating_kernel
 def spread(slot, slots, dout, dx, starts, covering, runs, step, row_factor, col_factor):
     """The transpose of `sum_windows`, times row_factor[oh] * col_factor[ow]: dout (P, OH, OW) -> dx (P, H, W).
 
@@ -205,11 +219,16 @@ def spread(slot, slots, dout, dx, starts, covering, runs, step, row_factor, col_
     """
     if slot < 0:
         return on_every_slot(slot, slots)
-    planes, _, cols = dout.shape
-    rows, width = dx.shape[1:]
+    total = np.empty(dout.shape[2], dout.dtype)
+    phases = np.empty((dx.shape[2] + step - 1) // step * step if step > 1 else 0, dx.dtype)
+    _spread(slot, slots, dout, dx, starts, covering, runs, step, row_factor, col_factor, total, phases)
+
+
+@helper
+def _spread(slot, slots, dout, dx, starts, covering, runs, step, row_factor, col_factor, total, phases):
+    planes = dout.shape[0]
+    rows = dx.shape[1]
     tasks = planes * rows
-    total = np.empty(cols, dout.dtype)
-    phases = np.empty((width + step - 1) // step * step if step > 1 else 0, dx.dtype)
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
         plane = task // rows
         h = task - plane * rows

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastconv._kernels.elementwise import mask
 from fastconv._kernels.jit import helper
-from fastconv._kernels.launch import Kernel, on_every_slot
+from fastconv._kernels.launch import Kernel, allocating_kernel, on_every_slot
 
 BLOCK = 256  # numbers summed in the array's own precision before they are added in float64
 
@@ -43,12 +43,11 @@ def _mask_and_sum_planes(slot, slots, dout, out, masked, relu, partial):
 
 
 @helper
-def _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial):
+def _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial, row):
     """Each slot sums its bands of pixels, so any thread count agrees."""
     bands, channels = partial.shape
     pixels = dout.size // max(channels, 1)
     together = max(BLOCK * 16 // max(channels, 1), 1)  # pixels that are still in cache when they are added
-    row = np.empty(channels, dout.dtype)
     for band in range(slot * bands // slots, (slot + 1) * bands // slots):
         total = partial[band]
         total[:] = 0
@@ -78,13 +77,14 @@ def _add_up(partial, db):
         db[c] = total
 
 
-@Kernel
+@allocating_kernel
 def bias_gradient(slot, slots, channels_last, dout, out, masked, relu, partial, db):
     """The shares of several slots are added up after all of them."""
     if slot < 0:
         on_every_slot(slot, slots)
     elif channels_last:
-        _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial)
+        row = np.empty(partial.shape[1], dout.dtype)
+        _mask_and_sum_pixels(slot, slots, dout, out, masked, relu, partial, row)
     else:
         _mask_and_sum_planes(slot, slots, dout, out, masked, relu, partial)
     if slot < 0 or slots == 1:

@@ -22,7 +22,7 @@ from fastconv._kernels.jit import helper
 from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.simd import address_of, call_address, next_task
 from fastconv._kernels.winograd_transforms import TAPS
-from fastconv._kernels.winograd_weights import BAND, transform_channels
+from fastconv._kernels.winograd_weights import BAND, locate_taps, transform_channels
 
 
 class Winograd(NamedTuple):
@@ -144,7 +144,8 @@ def winograd(
     sums = scratch[slot, tiles.size : tiles.size + positions * g.sums_stride]
     own_w = scratch[slot, tiles.size + sums.size : tiles.size + sums.size + g.w_scratch]
     results = scratch[slot, tiles.size + sums.size + own_w.size :]
-    w_addresses = taps * item + address_of(bands[slot])
+    w_addresses = addresses[slot, addresses.shape[1] - taps.size :]
+    locate_taps(w_addresses, taps, bands[slot])
     while True:
         task = next_task(counter)
         if task >= blocks * shares:

@@ -67,18 +67,27 @@ def transform_channels(
     )
 
 
+@helper
+def locate_taps(addresses, taps, scratch):
+    """The addresses of the nine numbers in a slot's scratch."""
+    for tap in range(taps.size):
+        addresses[tap] = address_of(scratch) + taps[tap] * scratch.itemsize
+
+
 @Kernel
-def transform_weights(slot, slots, to_positions, copy, transpose, w, band_rows, w_rows, taps, scratch, out, g):
+def transform_weights(slot, slots, to_positions, copy, transpose, w, band_rows, w_rows, taps, places, scratch, out, g):
     """w -> out (P, positions, stride), of which channels * tile_cols numbers of each position are written.
 
-    `taps` holds the offsets of the nine numbers in scratch (slots, 9 * BAND * tile_cols).
+    `taps` holds the offsets of the nine numbers in scratch (slots, 9 * BAND * tile_cols), `places` (slots, 9) is
+    scratch for their addresses.
     """
     if slot < 0:
         return on_every_slot(slot, slots)
     panels, _, position_stride = out.shape
     tile_cols = scratch.shape[1] // (TAPS * TAPS * BAND)
     bands = (g.channels + BAND - 1) // BAND
-    addresses = taps * w.itemsize + address_of(scratch[slot])
+    addresses = places[slot]
+    locate_taps(addresses, taps, scratch[slot])
     for task in range(slot * panels * bands // slots, (slot + 1) * panels * bands // slots):
         panel, c = task // bands, task % bands * BAND
         transform_channels(

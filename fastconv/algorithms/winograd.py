@@ -103,6 +103,7 @@ class WinogradPass:
         self.weights = _weights(p, gradient)
         order = np.arange(TAPS * TAPS)[:: -1 if gradient else 1]
         self.taps = order * (BAND if p.channels_last else 1) * g.tile_cols
+        self.places = block * (self.positions + m * m) + self.taps.size  # addresses of a slot
         self.band_rows, self.w_rows = np.arange(BAND) * g.tile_cols, np.arange(BAND) * self.weights.channel_step
         self.trow, self.srow = np.arange(block) * tile_stride, np.arange(block) * g.tile_cols
         self.acol, self.brow = np.arange(channels), np.arange(channels) * g.tile_cols
@@ -115,7 +116,7 @@ class WinogradPass:
         self.workspace = (
             self.images * image_bytes
             + ((0 if self.own_weights else math.prod(self.w_shape)) + band_numbers) * itemsize
-            + threads * (self.slot_numbers * itemsize + block * (self.positions + m * m) * 8)
+            + threads * (self.slot_numbers * itemsize + (self.places + self.taps.size) * INDEX.itemsize)
         )  # fmt: skip
         self.cycles = self._cycles(image_bytes)
 
@@ -158,7 +159,8 @@ class WinogradPass:
         with Scratch() as scratch:
             runtime.run_on(
                 transform_weights, slots, *self._weight_callbacks, w.reshape(-1), self.band_rows, self.w_rows,
-                self.taps, self._bands(slots, scratch), transformed, self.weights,
+                self.taps, scratch.take((slots, self.taps.size), INDEX), self._bands(slots, scratch), transformed,
+                self.weights,
             )  # fmt: skip
 
     @cached_property
@@ -196,7 +198,7 @@ class WinogradPass:
                 self._transform(w, transformed)
                 w = transformed
             own, bands = scratch.take((slots, self.slot_numbers), p.dtype), self._bands(slots, scratch)
-            addresses = scratch.take((slots, g.block * (self.positions + g.m * g.m)), INDEX)
+            addresses = scratch.take((slots, self.places), INDEX)
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
                 with scratch:
