@@ -5,7 +5,8 @@
 For the gradient of the weights q are output pixels. Channels-first, rows are filters, read from `dout` as it lies, and
 b are the taps (c, kh, kw) of x: zero-padded planes, split by stride (see `prepare.pad_planes`), where each tap of an
 output row is a run of neighbours. Channels-last, rows are the taps (kh, kw, c) of padded x, and b are the filters of
-`dout`. For a linear layer rows are images, q runs over one image's features, and b are the weights.
+`dout`; or rows are filters of `dout`, and b are the taps of channels-last x, of which those (kw, c) of a kernel row lie
+side by side. For a linear layer rows are images, q runs over one image's features, and b are the weights.
 
 Each task takes some tiles of columns and, a block of q at a time, brings the columns of one tile into a panel
 (q, tile_cols): runs of planes are transposed, rows of pixels copied, for several panels at once where rows lie far
@@ -24,7 +25,8 @@ are packed), `panels` (together * depth_block * tile_cols), `packs` (depth_block
 `arow` and `crow` have room for whole tiles: the last row is repeated. `qrow` and `prow` are the offsets of a block's
 steps in the panels of rows and of columns, `packed_rows` those of a band's rows when packed, `vectors` those of a
 tile's vectors; `sources`, `targets` and `widths` say what the panels that are filled at once take of a row of pixels,
-`widths` for all of them.
+`widths` for all of them. Tile t's columns begin at `b_columns[t]` of a step of b (planes: of `brow`) and at
+`out_columns[t]` of a row of `out`. With `in_place` a tile's columns are read where they lie in pixels, not filled.
 """
 
 from __future__ import annotations
@@ -53,7 +55,6 @@ class PanelProducts(NamedTuple):
     b_col: int
     b_group: int
     planes: int  # 1: b is planes, transposed by runs; 0: pixels, copied
-    columns: int
     out_group: int
     out_split: int
     tile_rows: int
@@ -63,6 +64,7 @@ class PanelProducts(NamedTuple):
     packed: int  # 1: rows are packed; 0: read in place
     share: int  # tiles of columns of one task
     together: int  # whose panels are filled at once: 1 of planes
+    in_place: int  # 1: columns are read where they lie
     filled: int  # 1: b is panels already, (block of q, tile, depth_block, tile_cols); needs one group and one split
     splits: int
     depth_block: int
@@ -126,13 +128,13 @@ def _pack_rows(pack, packed, a, arow, acol, first, end, count, pieces, item, g):
 @Kernel
 def panel_products(
     slot, slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, sources, targets,
-    widths, qrow, prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
+    widths, b_columns, out_columns, qrow, prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
 ):  # fmt: skip
     if slot < 0:
         return on_every_slot(slot, slots)
     item = a.itemsize
     pixels = g.images * g.rows * g.cols
-    tiles = (g.columns + g.tile_cols - 1) // g.tile_cols
+    tiles = widths.size
     shares = (tiles + g.share - 1) // g.share
     part = (pixels + g.splits * RUN - 1) // (g.splits * RUN) * RUN
     panel, packed, mine = address_of(panels[slot]), address_of(packs[slot]), tables[slot]
@@ -167,23 +169,26 @@ def panel_products(
                 _pack_rows(pack, packed, source_a, arow, acol, top, bottom, count, row_pieces, item, g)
             behind = min((share + 1) * g.share, tiles)
             for t in range(share * g.share, behind):
-                v = t * g.tile_cols
-                width = widths[t]
+                v, width = out_columns[t], widths[t]
                 before = (t - share * g.share) % g.together  # of those filled at once
                 panel_bytes = g.depth_block * g.tile_cols * item
                 b_panel = panel + before * panel_bytes
-                if g.filled:
+                b_rows = address_of(prow)
+                if g.in_place:
+                    b_panel, b_rows = source_b + b_columns[t] * item, address_of(places)
+                elif g.filled:
                     b_panel = source_b + (first // g.depth_block * tiles + t) * panel_bytes
                 elif g.planes:
                     for run in range(runs):
                         to = panel + starts[run] * g.tile_cols * item
                         place = source_b + places[starts[run]] * item
-                        call_address(fill, (to, g.tile_cols, place, address_of(brow) + 8 * v, width, lengths[run]))
+                        rows = address_of(brow) + 8 * b_columns[t]
+                        call_address(fill, (to, g.tile_cols, place, rows, width, lengths[run]))
                 elif before == 0:
                     call_address(
                         fill,
                         (
-                            panel, source_b + v * item, address_of(places), count, address_of(sources),
+                            panel, source_b + b_columns[t] * item, address_of(places), count, address_of(sources),
                             address_of(targets), address_of(widths) + 8 * t, min(g.together, behind - t),
                         ),
                     )  # fmt: skip
@@ -196,7 +201,7 @@ def panel_products(
                         adding_sweep if flags & ADD else sweep,
                         (
                             (bottom - top) // g.tile_rows, g.tile_rows, 0, count, a_tiles, a_rows, a_steps, b_panel,
-                            address_of(prow), address_of(vectors), c, c_rows, address_of(vectors),
+                            b_rows, address_of(vectors), c, c_rows, address_of(vectors),
                             offset if flags & LANE_BIAS else address_of(zeros), flags & RELU, 0, 0,
                         ),
                     )  # fmt: skip
@@ -205,7 +210,7 @@ def panel_products(
                     call_address(
                         tile,
                         (
-                            count, a_tiles, a_rows + 8 * m, a_steps, b_panel, address_of(prow), c, c_rows + 8 * m,
+                            count, a_tiles, a_rows + 8 * m, a_steps, b_panel, b_rows, c, c_rows + 8 * m,
                             min(g.tile_rows, g.sums - top - m), width, offset, flags,
                         ),
                     )  # fmt: skip

@@ -105,12 +105,12 @@ class TileEmitter:
                 c_row = simd.at(c, builder.load(simd.at(crow, m)))
                 self._store_row([sums[m, v] for v in range(vectors)], c_row, flags, masks, last_lanes)
 
-    def multiply(self, depth, a_rows, acol, place_b, brow, masks, start=None, apart=0):
+    def multiply(self, depth, a_rows, acol, place_b, brow, masks, start=None, apart=0, follow=True):
         """The loop over k; returns the accumulators (m, v). LLVM turns the allocated cells into registers.
 
         `place_b(brow[k], v)` is where vector v of row k lies, of as many vectors as there are masks; `start` what each
         cell begins with, zero by default. With `apart`, the steps of A in a run of RUN are so many numbers apart, and
-        the rows of B follow each other, a tile's width each; only a run's first place is looked up.
+        only the first is looked up; so are the rows of B if they `follow` each other, a tile's width each.
         """
         simd, builder = self.simd, self.builder
         vectors, rows = range(len(masks)), range(self.rows)
@@ -123,7 +123,8 @@ class TileEmitter:
                 return simd.broadcast(builder.load(simd.at(simd.at(a_rows[m], column), step * apart)))
 
             def vector(v):
-                return simd.load(simd.at(place_b(b_row, v), step * self.vectors * simd.lanes), masks[v])
+                width = self.vectors * simd.lanes if follow else 0
+                return simd.load(simd.at(place_b(b_row, v), step * width), masks[v])
 
             # The operand of fewer registers is loaded first and kept, the other passes by.
             few_rows = self.few_rows
@@ -143,9 +144,11 @@ class TileEmitter:
         if apart:
             in_runs = builder.sub(depth, builder.srem(depth, I64(RUN)))
             with cgutils.for_range_slice(builder, I64(0), in_runs, I64(RUN)) as (k, _):
-                first = places(k)
+                column, b_row = places(k)
                 for step in range(RUN):
-                    add_step(*first, step)
+                    if step and not follow:
+                        b_row = builder.load(simd.at(brow, builder.add(k, I64(step))))
+                    add_step(column, b_row, step)
         with cgutils.for_range_slice(builder, in_runs, depth, I64(1)) as (k, _):
             add_step(*places(k), 0)
         return cells

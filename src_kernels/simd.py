@@ -19,12 +19,12 @@ I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
 class Emitter:
-    """Emits loads, stores and arithmetic on vectors of `lanes` floats of `itemsize` bytes."""
+    """Emits loads, stores and arithmetic on vectors of `lanes` floats of `itemsize` bytes: a register's, or fewer."""
 
-    def __init__(self, builder: ir.IRBuilder, itemsize: int):
+    def __init__(self, builder: ir.IRBuilder, itemsize: int, lanes: int | None = None):
         self.builder = builder
         self.itemsize = itemsize
-        self.lanes = MACHINE.lanes(itemsize)
+        self.lanes = lanes or MACHINE.lanes(itemsize)
         self.scalar = ir.FloatType() if itemsize == 4 else ir.DoubleType()
         self.vector = ir.VectorType(self.scalar, self.lanes)
         self.mask = ir.VectorType(I1, self.lanes)

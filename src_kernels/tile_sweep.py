@@ -13,7 +13,7 @@ tile of one long run (`register_tile`) would go through scratch wherever rows of
     acol[k + i] = acol[k] + i * apart,  brow[k + i] = brow[k] + i * VECTORS * lanes,  i < RUN,  k = 0, RUN, 2 * RUN, ...
 
 where steps behind the last whole run are free. A step of 6 x 2 then takes 21 instead of 24 instructions, and 0.88 to
-0.9 of the time where the core also serves another machine's thread.
+0.9 of the time where the core also serves another machine's thread. Without `follow` nothing is promised of brow.
 
 Contract: all pointers are addresses as integers, tables are int64, in elements. Nothing is masked: rows and vectors
 all exist. Callers repeat rows, and let the last vector of a row overlap the one before: the same numbers are computed
@@ -42,19 +42,21 @@ ARGUMENTS = 17
 
 
 @cache
-def tile_sweep(rows: int, vectors: int, itemsize: int, *, lane_bias: bool, add: bool = False, apart: int = 0):
+def tile_sweep(
+    rows: int, vectors: int, itemsize: int, *, lane_bias: bool, add: bool = False, apart: int = 0, follow: bool = True
+):  # fmt: skip
     """The compiled sweep of `rows` x `vectors` accumulators; `.address` is what `call_address` takes.
 
     With `add`, the sums are added to what C holds, so that long sums are made of blocks (smaller rounding error).
     """
-    ROWS, VECTORS, ITEMSIZE, BITS, APART, LANE_BIAS, ADD = (
-        rows, vectors, itemsize, MACHINE.vector_bits, apart, int(lane_bias), int(add)
+    ROWS, VECTORS, ITEMSIZE, BITS, APART, FOLLOW, LANE_BIAS, ADD = (
+        rows, vectors, itemsize, MACHINE.vector_bits, apart, int(follow), int(lane_bias), int(add)
     )  # fmt: skip
 
     def sweep(tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu, soon, lines):
         _emit_sweep(
-            ROWS, VECTORS, ITEMSIZE, BITS, APART, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b, brow,
-            bcol, c, crow, ccol, bias, relu, soon, lines,
+            ROWS, VECTORS, ITEMSIZE, BITS, APART, FOLLOW, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b,
+            brow, bcol, c, crow, ccol, bias, relu, soon, lines,
         )  # fmt: skip
 
     return compile_callback(sweep, integers(ARGUMENTS))
@@ -62,18 +64,18 @@ def tile_sweep(rows: int, vectors: int, itemsize: int, *, lane_bias: bool, add: 
 
 @intrinsic(prefer_literal=True)
 def _emit_sweep(
-    typingctx, ROWS, VECTORS, ITEMSIZE, BITS, APART, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b, brow,
-    bcol, c, crow, ccol, bias, relu, soon, lines,
+    typingctx, ROWS, VECTORS, ITEMSIZE, BITS, APART, FOLLOW, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol,
+    b, brow, bcol, c, crow, ccol, bias, relu, soon, lines,
 ):  # fmt: skip
     shape = [t.literal_value for t in (ROWS, VECTORS, ITEMSIZE)]
-    options = [APART.literal_value, bool(LANE_BIAS.literal_value), bool(ADD.literal_value)]
+    options = [APART.literal_value, *(bool(t.literal_value) for t in (FOLLOW, LANE_BIAS, ADD))]
     signature = types.void(
-        ROWS, VECTORS, ITEMSIZE, BITS, APART, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b, brow, bcol,
-        c, crow, ccol, bias, relu, soon, lines,
+        ROWS, VECTORS, ITEMSIZE, BITS, APART, FOLLOW, LANE_BIAS, ADD, tiles, down, right, depth, a, arow, acol, b,
+        brow, bcol, c, crow, ccol, bias, relu, soon, lines,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
-        _SweepEmitter(builder, *shape, pinned=True).emit(*options, *args[7:])
+        _SweepEmitter(builder, *shape, pinned=True).emit(*options, *args[8:])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -81,8 +83,8 @@ def _emit_sweep(
 
 class _SweepEmitter(TileEmitter):
     def emit(
-        self, apart, lane_bias, add, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol, bias, relu,
-        soon, lines,
+        self, apart, follow, lane_bias, add, tiles, down, right, depth, a, arow, acol, b, brow, bcol, c, crow, ccol,
+        bias, relu, soon, lines,
     ):  # fmt: skip
         simd, builder = self.simd, self.builder
         a, b, c, bias = (simd.pointer(p) for p in (a, b, c, bias))
@@ -117,7 +119,7 @@ class _SweepEmitter(TileEmitter):
                     simd.prefetch(simd.at(c_row, c_vectors[v]), write=True)
             sums = self.multiply(
                 depth, a_rows, acol, lambda offset, v: simd.at(b_vectors[v], offset), brow, [None] * self.vectors,
-                start, apart,
+                start, apart, follow,
             )  # fmt: skip
             if add:  # before any result is stored: repeated rows have one place
                 for m in rows:

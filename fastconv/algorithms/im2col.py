@@ -6,7 +6,7 @@ Channels-first data is packed by tap, a tile of pixels at a time, channels-last 
 from __future__ import annotations
 
 from fastconv.algorithms.base import Algorithm
-from fastconv.algorithms.gradient_panels import GradientPanelsPass
+from fastconv.algorithms.gradient_panels import GradientPanelsPass, arrangements
 from fastconv.algorithms.over_filters import OverFiltersPass
 from fastconv.algorithms.pixel_panels import PixelPanelsPass
 from fastconv.problem import ConvProblem
@@ -25,7 +25,8 @@ def _gradient_x(problem: ConvProblem, threads: int) -> OverFiltersPass | PixelPa
 
 
 def _gradient_w(problem: ConvProblem, threads: int) -> GradientPanelsPass:
-    return GradientPanelsPass(problem, threads)
+    ways = [GradientPanelsPass(problem, threads, arrangement) for arrangement in arrangements(problem)]
+    return min(ways, key=lambda each: each.cycles)
 
 
 ALGORITHM = Algorithm("im2col", "copies windows into a block first", _forward, _gradient_x, _gradient_w)

@@ -273,5 +273,8 @@ class OverFiltersPass:
         """Addresses of the sweeps, of the tile, and of what copies, transposes and packs."""
         itemsize = self.problem.dtype.itemsize
         apart = apart_in_runs(self.acol, self.steps, self.tile.rows, self.tile.cols, self.segments)
-        tiles = sweep_callbacks(self.tile, self.filters, itemsize, several_blocks=self.several_segments, apart=apart)
+        tiles = sweep_callbacks(
+            self.tile, itemsize, narrow=self.filters % self.tile.cols > 0, several_blocks=self.several_segments,
+            apart=apart,
+        )  # fmt: skip
         return *tiles, self.copy.address, self.transpose.address, self.weights.block

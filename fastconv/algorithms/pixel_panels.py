@@ -95,7 +95,7 @@ class PixelPanelsPass:
         self.prow = np.arange(self._depth_block) * self.tile.cols
         self.zeros = np.zeros(self.tile.rows, problem.dtype)
         self.copy = copy_block(itemsize)
-        self.fill = fill_panels(self.tile.vectors, itemsize, ahead=_AHEAD if problem.taps == 1 else 0)
+        self.fill = fill_panels(self.tile.cols, itemsize, _AHEAD if problem.taps == 1 else 0)
         numbers = max((sum(launch.slot_numbers) for launch in self.launches), default=0)
         vectors = 2 * self.tile.vectors
         tables = INDEX.itemsize * max((3 * of.chunk + of.geometry.tiles * vectors for of in self.launches), default=0)

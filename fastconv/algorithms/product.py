@@ -44,9 +44,8 @@ class PanelPieces(NamedTuple):
     widths: np.ndarray
 
     @classmethod
-    def of(cls, tile: TileShape, columns: int, row_bytes: int, depth_block: int) -> PanelPieces:
+    def of(cls, tile: TileShape, widths: np.ndarray, row_bytes: int, depth_block: int) -> PanelPieces:
         together = _FAR_PANELS if row_bytes >= _FAR_BYTES else 1
-        widths = np.minimum(columns - np.arange(0, columns, tile.cols), tile.cols)
         return cls(together, steps(tile.cols, together), steps(depth_block * tile.cols, together), widths)
 
     @property
@@ -77,19 +76,21 @@ class ProductPass:
         self.vectors = np.arange(self.tile.vectors) * MACHINE.lanes(itemsize)
         self.zeros = np.zeros(self.tile.cols, p.dtype)
         tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
-        tiles = ceil_div(columns, self.tile.cols)
-        self.pieces = PanelPieces.of(self.tile, columns, 0 if along_rows else pitch * itemsize, _DEPTH_BLOCK)
+        self.columns = columns
+        self.firsts = np.arange(0, columns, self.tile.cols)  # of the tiles, in w and in a row of results
+        widths = np.minimum(columns - self.firsts, self.tile.cols)
+        self.pieces = PanelPieces.of(self.tile, widths, 0 if along_rows else pitch * itemsize, _DEPTH_BLOCK)
         self.geometry = PanelProducts(
             images=1, groups=1, rows=1, cols=depth, a_image=0, a_row=0, a_col=1, a_group=0, b_image=0,
             b_row=depth if along_rows else 0, b_col=1 if along_rows else pitch, b_group=0, planes=int(along_rows),
-            columns=columns, out_group=0, out_split=0, tile_rows=self.tile.rows, tile_cols=self.tile.cols,
-            sums=p.N, band=self.arow.size, packed=0, share=costs.split(tiles, tasks, 1),
-            together=self.pieces.together, filled=0, splits=1,
+            out_group=0, out_split=0, tile_rows=self.tile.rows, tile_cols=self.tile.cols,
+            sums=p.N, band=self.arow.size, packed=0, share=costs.split(len(widths), tasks, 1),
+            together=self.pieces.together, in_place=0, filled=0, splits=1,
             depth_block=_DEPTH_BLOCK, add=0, relu=int(relu),
         )  # fmt: skip
         self.panels = self.geometry.together * _DEPTH_BLOCK * self.tile.cols
         ahead = _FAR_AHEAD if self.pieces.together > 1 else 0
-        self.fill = transpose_rows(itemsize) if along_rows else fill_panels(self.tile.vectors, itemsize, ahead=ahead)
+        self.fill = transpose_rows(itemsize) if along_rows else fill_panels(self.tile.cols, itemsize, ahead)
         self.workspace = threads * (self.panels * itemsize + _DEPTH_BLOCK * 4 * INDEX.itemsize)
         filling = depth * columns * (_CYCLES_PER_TRANSPOSED if along_rows else _CYCLES_PER_COPIED)
         arithmetic = self.tile.cycles_for(p.N, columns, depth, _DEPTH_BLOCK) * costs.IN_RUNS
@@ -100,9 +101,10 @@ class ProductPass:
     def prepare(self, w: np.ndarray) -> np.ndarray:
         """The panels of all blocks of the depth; zeros past its last step and the last column."""
         g = self.geometry
-        blocks, tiles = ceil_div(g.cols, _DEPTH_BLOCK), ceil_div(g.columns, g.tile_cols)
+        blocks, tiles = ceil_div(g.cols, _DEPTH_BLOCK), self.firsts.size
         whole = np.zeros((blocks * _DEPTH_BLOCK, tiles * g.tile_cols), w.dtype)
-        whole[: g.cols, : g.columns] = w.reshape(g.columns, g.cols).T if g.planes else w.reshape(g.cols, g.columns)
+        given = w.reshape(self.columns, g.cols).T if g.planes else w.reshape(g.cols, self.columns)
+        whole[: g.cols, : self.columns] = given
         return np.ascontiguousarray(whole.reshape(blocks, _DEPTH_BLOCK, tiles, g.tile_cols).swapaxes(1, 2))
 
     def run(
@@ -116,8 +118,8 @@ class ProductPass:
         with Scratch(self.workspace) as scratch:
             runtime.run_on(
                 panel_products, slots, np.zeros(1, np.int64), *self._callbacks, operand.reshape(-1), self.arow,
-                self.nothing, weights.reshape(-1), self.brow, *self.pieces.tables, self.nothing, self.prow,
-                self.vectors, bias, self.zeros, out.reshape(-1), self.crow,
+                self.nothing, weights.reshape(-1), self.brow, *self.pieces.tables, self.firsts, self.firsts,
+                self.nothing, self.prow, self.vectors, bias, self.zeros, out.reshape(-1), self.crow,
                 scratch.take((slots, 4, _DEPTH_BLOCK), INDEX), scratch.take((slots, self.panels), p.dtype),
                 scratch.take((slots, 0), p.dtype), g,
             )  # fmt: skip
@@ -125,5 +127,6 @@ class ProductPass:
     @cached_property
     def _callbacks(self) -> tuple[int, ...]:
         g, itemsize = self.geometry, self.problem.dtype.itemsize
-        tiles = sweep_callbacks(self.tile, g.columns, itemsize, several_blocks=g.cols > _DEPTH_BLOCK, apart=1)
+        narrow, several = self.columns % self.tile.cols > 0, g.cols > _DEPTH_BLOCK
+        tiles = sweep_callbacks(self.tile, itemsize, narrow=narrow, several_blocks=several, apart=1)
         return *tiles, self.fill.address, 0

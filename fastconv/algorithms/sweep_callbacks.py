@@ -12,17 +12,18 @@ from fastconv._kernels.tile_sweep import tile_sweep
 
 
 def sweep_callbacks(
-    tile: TileShape, columns: int, itemsize: int, *, several_blocks: bool, apart: int
+    tile: TileShape, itemsize: int, *, narrow: bool, several_blocks: bool, apart: int, follow: bool = True
 ) -> tuple[int, int, int]:
     """Addresses of the sweep, of the one that adds, and of the tile for a panel of fewer columns than it has.
 
-    0 for those that are not needed, which are not compiled either: sums of one block are never added to.
+    0 for those that are not needed, which are not compiled either: sums of one block are never added to, and without
+    `narrow` there are no such panels.
     """
     shape = tile.rows, tile.vectors, itemsize
     return (
-        tile_sweep(*shape, lane_bias=True, apart=apart).address,
-        tile_sweep(*shape, lane_bias=True, add=True, apart=apart).address if several_blocks else 0,
-        register_tile(*shape).address if columns % tile.cols else 0,
+        tile_sweep(*shape, lane_bias=True, apart=apart, follow=follow).address,
+        tile_sweep(*shape, lane_bias=True, add=True, apart=apart, follow=follow).address if several_blocks else 0,
+        register_tile(*shape).address if narrow else 0,
     )
 
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from fastconv import runtime
-from fastconv._kernels.blocks import transpose_block
 from fastconv._kernels.isa import best_tile
-from fastconv._kernels.prepare import transpose_matrices
 from fastconv._kernels.register_tile import register_tile
 from fastconv._kernels.weight_gradient import WeightGradient, weight_gradient
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.filter_rows import from_filter_rows, total_of, transpose
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import changed, offsets
 from fastconv.problem import ConvProblem
@@ -109,7 +108,6 @@ class WeightGradientPass:
             out_group=out_group, out_split=self.dw_size, tile_rows=self.tile.rows, band=band, splits=splits,
             depth_block=_DEPTH_BLOCK, add=0,
         )  # fmt: skip
-        self.transpose = transpose_block(itemsize)
         scratch_dw = 0 if self.direct and splits == 1 else self.dw_size * itemsize * (splits + 1)
         self.workspace = self.images * self.image_bytes + scratch_dw + self.threads * 2 * 8 * _DEPTH_BLOCK
         self.cycles = self._cycles()
@@ -141,32 +139,18 @@ class WeightGradientPass:
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
                 self._run_images(x[images], dout[images], partial, first > 0, scratch)
-            if straight:
-                return
-            total = partial[0]
-            for part in partial[1:]:
-                total += part
-            self._store(total, dw)
+            if not straight:
+                self._store(partial, dw)
 
-    def _store(self, total: np.ndarray, dw: np.ndarray) -> None:
-        """Bring the result from (groups, rows, columns) into the layout of dw."""
+    def _store(self, partial: np.ndarray, dw: np.ndarray) -> None:
+        """Bring the sum of the parts, each (groups, rows, columns), into the layout of dw."""
         p = self.problem
-        depth = p.taps * p.group_channels
         if self.direct:
-            dw.reshape(-1)[:] = total
+            np.add.reduce(partial, axis=0, out=dw.reshape(-1))
         elif self.rows_are_taps:  # (G, C KH KW, F) -> (G, F, C KH KW)
-            self._transpose(total.reshape(p.groups, depth, p.group_filters), dw)
-        elif not p.channels_last:  # (F, KH KW, C) -> (F, C, KH KW)
-            self._transpose(total.reshape(p.F, p.taps, p.group_channels), dw)
-        elif p.groups == 1:  # (F, KH KW C) -> (KH KW C, F)
-            self._transpose(total.reshape(1, p.F, depth), dw)
+            transpose(total_of(partial).reshape(p.groups, -1, p.group_filters), dw)
         else:
-            dw.reshape(depth, p.F)[:] = total.reshape(p.F, depth).T
-
-    def _transpose(self, matrices: np.ndarray, out: np.ndarray) -> None:
-        batch, rows, cols = matrices.shape
-        work = matrices.size * 8
-        runtime.launch(transpose_matrices, work, self.transpose.address, matrices, out.reshape(batch, cols, rows))
+            from_filter_rows(p, partial, dw)
 
     def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool, scratch: Scratch) -> None:
         p, g, images = self.problem, self.geometry, len(x)
