@@ -57,6 +57,7 @@ class OverFilters(NamedTuple):
     own_panels: int  # 1: tasks pack the panels that they use
     patch: int  # numbers of one window's copy; 0 reads x in place
     run_length: int  # numbers that lie side by side in a window
+    even: int  # 1: one part, whose pixels lie evenly spaced in x and in `out`, through all images
     ahead: int  # 1: windows follow each other in x, and while tasks multiply they ask for those of the next task
     relu: int
 
@@ -84,8 +85,8 @@ TABLES = 5  # of a slot: see `_locate`
 def _locate(tables, parts, first, tiles, group, g):
     """Fill a slot's tables of the tiles first .. first + tiles - 1: the part of each tile, and for each of its pixels
 
-    the offsets of its window in x, of its results in `out`, of its patch, and the number of pixels from it on whose
-    results are evenly spaced. Tiles are filled up with their last pixel, whose results are stored there again, or with
+    the offsets of its window in x, of its results in `out`, of its patch, and, for a channels-first `out`, the number of
+    pixels from it on whose results are evenly spaced. Tiles are filled up with their last pixel, whose results are stored there again, or with
     -1 if they are transposed. Returns the most segments of a part.
     """
     part_of, arow, crow, prow, lengths = tables[0], tables[1], tables[2], tables[3], tables[4]
@@ -120,6 +121,8 @@ def _locate(tables, parts, first, tiles, group, g):
                 if row == rows:
                     row = 0
                     image += 1
+    if g.out_filter == 1:
+        return most
     length = 0
     behind = -1
     for i in range(tiles * g.tile_rows - 1, -1, -1):
@@ -127,6 +130,18 @@ def _locate(tables, parts, first, tiles, group, g):
         lengths[i] = length
         behind = crow[i]
     return most
+
+
+@helper
+def _space_evenly(tables, g):
+    """Fill a slot's tables for a chunk of pixels that lie evenly spaced, as offsets from the first of them.
+
+    They serve all chunks: tables of each took 0.05 to 0.15 of the time of 1x1 layers of 16 to 64 channels.
+    """
+    tables[0] = 0
+    for i in range(tables.shape[1]):
+        tables[1, i] = i * g.x_col
+        tables[2, i] = i * g.out_col
 
 
 @helper
@@ -171,6 +186,7 @@ def over_filters(
     panels = (g.filters + g.tile_cols - 1) // g.tile_cols
     shares = (panels + g.share - 1) // g.share
     mine = tables[slot]
+    spaced = False
     part_of, arow, crow, prow = mine[0], address_of(mine[1]), address_of(mine[2]), address_of(mine[3])
     while True:
         task = next_task(counter)
@@ -180,9 +196,16 @@ def over_filters(
         share = task // chunks % shares
         first = (task % chunks) * g.chunk
         tiles = min(g.chunk, g.tiles - first)
-        most = _locate(mine, parts, first, tiles, group, g)
-
-        a, a_rows = address_of(x), arow
+        a, a_rows, c_begin = address_of(x), arow, address_of(out)
+        if g.even and (first + tiles) * g.tile_rows <= parts[0, PIXELS]:
+            if not spaced:
+                _space_evenly(mine, g)
+            spaced, most, pixel = True, parts[0, SEGMENTS_END] - parts[0, SEGMENT], first * g.tile_rows
+            a += (pixel * g.x_col + parts[0, X_START] + group * g.x_group) * item
+            c_begin += (pixel * g.out_col + parts[0, OUT_START] + group * g.filters) * item
+        else:
+            spaced = False
+            most = _locate(mine, parts, first, tiles, group, g)
         if g.patch:
             a, a_rows = address_of(patches[slot]), prow
             for t in range(tiles):
@@ -218,7 +241,7 @@ def over_filters(
                     k, steps = segments[segment, 0], segments[segment, 1]
                     relu = g.relu if segment + 1 == parts[part, SEGMENTS_END] else 0
                     i = begin * g.tile_rows
-                    c, c_rows = address_of(out) + f * item, crow + 8 * i
+                    c, c_rows = c_begin + f * item, crow + 8 * i
                     if g.out_filter != 1:
                         c, c_rows = address_of(results[slot]) + i * g.tile_cols * item, address_of(result_rows)
                     if width == g.tile_cols:

@@ -42,7 +42,7 @@ TINY_OF_MODULES = {
     weight_dots: {"_STEPS": 2, "_SUMS_BYTES": 1024},
     gradient_columns: {"_COLUMNS_BYTES": 1024},
     gradient_panels: {"_DEPTH_BLOCK": 8},
-    pixel_panels: {"_PANEL_BYTES": 2048},
+    pixel_panels: {"_DEPTH_BLOCK": 8},
     product: {"_DEPTH_BLOCK": 8},
     sweeps: {"_PIECES_BYTES": 1024, "_BAND_ENTRIES": 5, "_COLUMNS_PER_STRETCH": 1},
     fft: {"WEIGHT_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},

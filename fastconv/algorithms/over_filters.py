@@ -179,6 +179,8 @@ class OverFiltersPass:
         strides = self.down[0].stride, self.across[0].stride
         ahead = self.pixels and not self.packed and p.groups == len(self.grids) == 1 and strides == (1, 1)
         last, (height, width) = p.channels_last, self.out_size
+        even = last and not self.packed and len(self.grids) == 1 and strides == (1, 1) and self.source.in_place
+        even = even and (height, width) == (self.source.height, self.source.width)
         filters = self.filters * p.groups
         col = filters if last else 1
         return OverFilters(
@@ -188,7 +190,7 @@ class OverFiltersPass:
             out_row=self.down[0].step * width * col, out_col=self.across[0].step * col,
             out_filter=1 if last else height * width, tile_rows=tile.rows, tile_cols=tile.cols, tiles=tiles,
             chunk=chunk, share=share, own_panels=int(own_panels), patch=depth if self.packed else 0,
-            run_length=self.channels, ahead=int(ahead), relu=relu,
+            run_length=self.channels, even=int(even), ahead=int(ahead), relu=relu,
         )  # fmt: skip
 
     @cached_property
