@@ -85,9 +85,9 @@ TABLES = 5  # of a slot: see `_locate`
 def _locate(tables, parts, first, tiles, group, g):
     """Fill a slot's tables of the tiles first .. first + tiles - 1: the part of each tile, and for each of its pixels
 
-    the offsets of its window in x, of its results in `out`, of its patch, and, for a channels-first `out`, the number of
-    pixels from it on whose results are evenly spaced. Tiles are filled up with their last pixel, whose results are stored there again, or with
-    -1 if they are transposed. Returns the most segments of a part.
+    the offsets of its window in x, of its results in `out`, of its patch, and, for a channels-first `out`, the
+    number of pixels from it on whose results are evenly spaced. Tiles are filled up with their last pixel, whose
+    results are stored there again, or with -1 if they are transposed. Returns the most segments of a part.
     """
     part_of, arow, crow, prow, lengths = tables[0], tables[1], tables[2], tables[3], tables[4]
     out_group = group * g.filters * g.out_filter

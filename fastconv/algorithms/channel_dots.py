@@ -18,7 +18,7 @@ from fastconv.algorithms.tap_grids import Grid, grids_of, padding, spans
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
-_CYCLES_PER_SUM = 4.0  # adding the lanes of one number of a tile, and storing it
+_CYCLES_PER_SUM = 10.0 if costs.WIDE else 4.0  # adding the lanes of one number of a tile, and storing it
 
 
 class ChannelDotsPass:

@@ -29,7 +29,7 @@ _MOST_WEIGHTS = 9  # that stay in registers: 3x3
 # long for 32x112x112 and 1.18 times for 128x56x56, but 0.72 times for 5x5 on 28x28 and 0.85 times for 14x14.
 _LONG_ROW_BYTES, _FEW_CELLS = 192, 4
 _FEW_ROWS = 3  # planes of so few rows are cut into segments of a row instead
-_CYCLES_PER_VECTOR = 6.0  # storing, setting out, waiting for memory: measured over 3x3 and 5x5 layers
+_CYCLES_PER_VECTOR = 4.0 if costs.WIDE else 6.0  # storing, setting out, waiting for memory: 3x3 and 5x5 layers
 # Per tap: in tiles whose rows share their loads; in others (more than 7 rows of taps), 9x9 to 31x31 on 56x56 and 14x14.
 _CYCLES_PER_TAP, _CYCLES_PER_LONE_TAP = 0.9, 1.6
 _CYCLES_PER_LOAD = 2.0  # more, per input vector of a strided row

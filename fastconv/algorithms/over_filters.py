@@ -214,7 +214,7 @@ class OverFiltersPass:
             cycles += p.F * p.group_channels * p.taps * each
         if not self.pixels:
             tiles = sum(ceil_div(p.N * grid.pixels, self.tile.rows) for grid in self.grids) * panels
-            cycles += tiles * self.source.channels * costs.CYCLES_PER_PLANE
+            cycles += tiles * costs.cycles_per_turns(self.source.channels, self.source.image * item)
         pixels = p.N * self.out_size[0] * self.out_size[1]
         if self.packed:
             copied = self.runs.size / len(self.run_ends) * (costs.CYCLES_PER_RUN + g.run_length * item * 2 / 64)

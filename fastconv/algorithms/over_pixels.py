@@ -98,8 +98,9 @@ class OverPixelsPass:
         if tile.rows <= _FEW_ROWS:
             pieces = depth / max(p.KW / p.stride[1], 1)  # rows of planes that a tile passes
             cycles += ceil_div(g.filters, tile.rows) * tiles * pieces * _CYCLES_PER_PIECE
-        planes = ceil_div(g.filters, tile.rows) * tiles * self.source.channels // g.groups
-        return (cycles + planes * costs.CYCLES_PER_PLANE) * g.groups * p.N + storing
+        image_bytes = self.source.image * p.dtype.itemsize
+        turns = costs.cycles_per_turns(self.source.channels // g.groups, image_bytes)
+        return (cycles + ceil_div(g.filters, tile.rows) * tiles * turns) * g.groups * p.N + storing
 
     def run(self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
         """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""

@@ -31,6 +31,9 @@ _TILES = 128  # of pixels at most in one task: panels of few steps are small, th
 # numbers again, which are in the caches (5x5: 1.0 to 1.04 times).
 _AHEAD = 2
 _CYCLES_PER_PIECE = 4.0  # finding one piece of a run, beside copying its numbers
+_CYCLES_PER_WEIGHT = (
+    3.0  # bringing one into its panel, for the gradient of x: the taps of a filter and channel at a time
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class PixelPanelsPass:
         moved = 2 * (image_bytes * problem.N + packed)
         split = problem.N * self.source.image * costs.cycles_per_split(self.source.stride[1])
         self.cycles = sum(map(self._cycles, self.launches)) + split + moved * costs.CYCLES_PER_BYTE_MOVED
-        self.cycles += costs.CYCLES_PER_LAUNCH * 2
+        self.cycles += costs.CYCLES_PER_LAUNCH * 2 + (_CYCLES_PER_WEIGHT * packed / itemsize)
 
     def _sized(self, grid: PixelGrid, relu: int) -> Launch:
         """Choose how many pixels and filters one task takes."""

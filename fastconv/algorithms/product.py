@@ -24,7 +24,8 @@ from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
 _DEPTH_BLOCK = 256
-_ROWS_SLOWDOWN = 1.2  # rows that every panel meets, beyond L2 (512 channels: 1568 pixels as fast as `over_filters`)
+# Rows that every panel meets, beyond L2 (512 channels: 1568 pixels as fast as `over_filters`).
+_ROWS_SLOWDOWN = 1.8 if costs.WIDE else 1.2
 # Panels filled at once, from rows that lie so far apart: 16 images, 4096 x 4096 features 10.5 -> 9.4 ms, 392 pixels,
 # 512 x 2048 7.3 -> 7.1, 1024 x 1024 7.6 -> 7.4; nothing with rows of 4,000 bytes, 1.1 times as long with 2,048.
 _FAR_PANELS, _FAR_BYTES = 4, 4096
@@ -94,7 +95,7 @@ class ProductPass:
         self.workspace = threads * (self.panels * itemsize + _DEPTH_BLOCK * 4 * INDEX.itemsize)
         filling = depth * columns * (_CYCLES_PER_TRANSPOSED if along_rows else _CYCLES_PER_COPIED)
         arithmetic = self.tile.cycles_for(p.N, columns, depth, _DEPTH_BLOCK) * costs.IN_RUNS
-        if p.N * min(depth, _DEPTH_BLOCK) * itemsize > 2 * costs.L2_BYTES:
+        if p.N * min(depth, _DEPTH_BLOCK) * itemsize > costs.L2_BYTES:
             arithmetic *= _ROWS_SLOWDOWN
         self.cycles = arithmetic + filling + costs.CYCLES_PER_LAUNCH
 

@@ -31,7 +31,8 @@ MOST_STEPS = 2048  # of a sum that is made in one go
 _BAND_ENTRIES = 1024  # places of one task, in tables of some ten kilobytes
 _CYCLES_PER_TILE = 35.0  # beside its steps: 12 to 40 measured (3x3 to 7x7, one and three channels)
 # Operands of a tile that overflow the first-level cache: 32 channels of 5x10 took 1.4 times as long as 16 of 5x5.
-_L1_BYTES, _BEYOND_L1 = 32 * 1024, 1.35
+# With AVX-512 (48 KB) 32 channels of 5x10 took 1.15 times as long as packed weights, 3 channels of 7x7 0.85.
+_L1_BYTES, _BEYOND_L1 = (48 * 1024, 1.15) if costs.WIDE else (32 * 1024, 1.35)
 # Channels-last, a panel's weights lie F numbers apart, in few lines of that cache: from its size on `direct`, which
 # packs them, was 1.05 (5x5x16, 32 filters) to 1.19 times as fast (7x7x3, 64 filters).
 _FAR_WEIGHTS = 1.12
@@ -277,7 +278,7 @@ class SweepsPass:
             steps *= _BEYOND_L1
         elif self.pixels_are_rows and p.group_filters * depth * itemsize >= _L1_BYTES:
             steps *= _FAR_WEIGHTS
-        turns = 0.0 if self.pixels_are_rows else p.group_channels * costs.CYCLES_PER_PLANE
+        turns = 0.0 if self.pixels_are_rows else costs.cycles_per_turns(p.group_channels, self.source.image * itemsize)
         multiplying = panels * p.groups * (steps + tiles * (_CYCLES_PER_TILE + turns))
         copying = 2 * image_bytes * costs.CYCLES_PER_BYTE_MOVED
         if self.pixels_are_rows and p.groups > 1:

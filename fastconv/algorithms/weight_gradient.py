@@ -22,13 +22,15 @@ from fastconv.algorithms.tables import changed, offsets
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
-_TAP_ROWS_SLOWDOWN = 1.1  # measured over 3x3 layers: rows that walk taps touch more cache lines than rows of dout
+# With AVX-512 (Emerald Rapids) 5x5 to 11x11 took 0.7 to 0.9 of the time that the slowdowns of others predict.
+_TAP_ROWS_SLOWDOWN = 1.0 if costs.WIDE else 1.1  # 3x3: rows that walk taps touch more cache lines than rows of dout
 # Pixels far apart compete for few lines of the first-level cache: `gradient_panels` ran 0.9 to 1.6 times as fast from
 # 32 channels on (1x1, 1x2, 3x3, channels-last), 0.8 to 0.9 times with 16.
 _PIXEL_SLOWDOWNS = (1024, 1.35), (128, 1.25), (0, 1.0)  # from how many bytes a pixel on
 # Many taps walk far: 7x7 of 3 channels took 1.7 to 1.8 times as long as "few_channels", 5x20 of 1 1.5; channels-last,
 # 5x5 of 32 and 48 channels 1.6 to 1.9 times as long as "im2col"; with a stride 1.1 to 1.3 times.
-_MANY_TAPS, _TAPS_SLOWDOWN, _STRIDED_TAPS_SLOWDOWN = 9, 1.35, 1.2
+_MANY_TAPS = 9
+_TAPS_SLOWDOWN, _STRIDED_TAPS_SLOWDOWN = (1.0, 1.0) if costs.WIDE else (1.35, 1.2)
 _ROWS_PER_TASK = 96
 _SPLIT_BYTES = 2**21  # all partial results of the splits together
 _DEPTH_BLOCK = 256  # pixels summed in registers before they are added to dw: short sums keep float32 accurate

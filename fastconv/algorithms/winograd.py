@@ -31,6 +31,8 @@ OWN_WEIGHTS_TILES, OWN_WEIGHTS_BYTES = 160, 2 * 2**20
 # Cycles of transforming one vector of a tile, beside the products: input, output, weights. Writing 36 vectors a cache
 # line each to 36 places costs more than the arithmetic.
 _CYCLES = {2: (48.0, 42.0, 77.0), 4: (250.0, 130.0, 235.0)}
+if costs.WIDE:  # vectors of twice as many numbers to store (3x3, 16 to 32 channels: 1.2 to 1.4 times the prediction)
+    _CYCLES = {m: (1.4 * to_tiles, 1.4 * from_tiles, weights) for m, (to_tiles, from_tiles, weights) in _CYCLES.items()}
 _SLOWDOWN = 1.08  # of the products, whose operands come from L2
 # Bringing a number of w beside its neighbours, when filters lie side by side and when they do not.
 _CYCLES_PER_WEIGHT, _CYCLES_PER_WEIGHT_TRANSPOSED = 1.5, 2.0
@@ -41,7 +43,7 @@ _CACHED_WEIGHTS_BYTES, _CYCLES_PER_BYTE_BEYOND = 4 * 2**20, 0.7
 _CACHED_TILES_BYTES = 8 * 2**20
 # Tasks with weights of their own walk through all of w: 512 filters of 512x3x3 for one image of 7x7 took 2.5 to 4.5 ms,
 # by "direct" 2.6 to 2.9.
-_CYCLES_PER_BYTE_OWN = 0.15
+_CYCLES_PER_BYTE_OWN = 0.06 if costs.WIDE else 0.15  # Emerald Rapids: 1.6 ms by "direct", 1.3
 
 
 def _weights(p: ConvProblem, gradient: bool) -> WinogradWeights:

@@ -24,6 +24,8 @@ SUMS_BYTES = {2: 1024 * 1024, 4: 2 * 1024 * 1024}  # sums of one task: larger on
 _SLOWDOWN = 1.15  # of the products, whose operands come from L2
 # Cycles of transforming one vector of a tile of x, of dout, and one of the results.
 _CYCLES = {2: (48.0, 38.0, 60.0), 4: (250.0, 180.0, 150.0)}
+if costs.WIDE:  # as in `winograd`
+    _CYCLES = {m: (1.5 * of_x, 1.5 * of_dout, back) for m, (of_x, of_dout, back) in _CYCLES.items()}
 
 
 class WinogradGradientPass:
