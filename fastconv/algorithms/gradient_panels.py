@@ -40,10 +40,11 @@ _DEPTH_BLOCK = 512 if MACHINE.vector_bits == 512 else 256
 # Steps of b up to so many bytes apart are read where they lie: 0.85 to 1 of the time (32 to 128 channels of AVX-512).
 # Further apart they compete for few lines of the first-level cache: 1 to 1.15 times (192 to 256), 1.1 to 1.7 (1024).
 _IN_PLACE_BYTES = 512
+_AHEAD = 4  # steps further apart are asked for so many before their turn: 0.95 to 1 of the time
 _MOST_REORDERED_BYTES = 16 * 2**20  # of a dw that is made filter by filter, in scratch of its size
 _TABLES = 7
 _SPLIT_BYTES = 2**21  # all partial results of the splits together
-_CYCLES_PER_TRANSPOSED = 0.7 if costs.WIDE else 0.4
+_CYCLES_PER_TRANSPOSED = 0.55 if costs.WIDE else 0.4
 _BAND_BYTES = 192 * 1024  # of rows that are packed at a time, to be read once per panel of columns: in L2
 _CYCLES_PER_COPY, _CYCLES_PER_CUT = 4.0, 20.0  # a step of a panel that is copied; more where it has two pieces
 _CYCLES_PER_RUN = 30.0  # starting the transposition of one run of a tile's taps
@@ -162,7 +163,7 @@ class GradientPanelsPass:
             band=band, packed=int(how.rows_packed), share=share, together=self.pieces.together,
             in_place=int(self.in_place), filled=0, splits=splits, depth_block=_DEPTH_BLOCK, add=0, relu=0,
         )  # fmt: skip
-        self.fill = transpose_rows(itemsize) if how.planes else fill_panels(tile.cols, itemsize)
+        self.fill = transpose_rows(itemsize) if how.planes else fill_panels(tile.cols, itemsize, _AHEAD)
         self.pack = fill_panels(tile.rows, itemsize)
         self.pack_numbers = _DEPTH_BLOCK * band + MACHINE.lanes(itemsize) if how.rows_packed else 0
         scratch = (self.panels + self.pack_numbers) * itemsize + _TABLES * _DEPTH_BLOCK * 8

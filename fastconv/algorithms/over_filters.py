@@ -28,6 +28,7 @@ _UNPACKED_TILES = 2
 # Bringing a weight into its panel; channels-first, the gradient of x takes the taps of a filter and channel at a time.
 # 3 and 5 to 11 cycles of a Zen 3 that multiplies at about half of the speed that is predicted here.
 _CYCLES_PER_WEIGHT, _CYCLES_PER_SCATTERED_WEIGHT = 1.5, 3.0
+_CYCLES_PER_PLACE = 5.0  # entering a pixel into the tables of a task, unless pixels are evenly spaced
 _NARROW_SLOWDOWN = 2.0  # fewer filters than lanes: tiles are called one by one and wait for their few sums
 
 
@@ -219,6 +220,8 @@ class OverFiltersPass:
         if self.packed:
             copied = self.runs.size / len(self.run_ends) * (costs.CYCLES_PER_RUN + g.run_length * item * 2 / 64)
             cycles += pixels * p.groups * ceil_div(panels, g.share) * copied
+        if not g.even:
+            cycles += pixels * p.groups * ceil_div(panels, g.share) * _CYCLES_PER_PLACE
         if g.out_filter != 1:
             each = costs.cycles_per_transposed(g.out_filter * item) if g.out_col == 1 else costs.CYCLES_PER_SCATTERED
             cycles += pixels * self.filters * p.groups * each
