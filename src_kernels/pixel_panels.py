@@ -246,6 +246,9 @@ def pixel_panels(
         count = _cut_into_pieces(mine_pieces, begin, end, g)
         tiles = (end - begin + g.tile_cols - 1) // g.tile_cols
         straight = _aim(places[slot], begin, end, joined, g)
+        if (end - begin) % g.tile_cols:
+            room = (g.depth_block + 1) * g.tile_cols
+            panels[slot, (tiles - 1) * room : tiles * room] = 0  # lanes of no pixel, see `simd.Emitter`
         in_panels, in_out = address_of(places[slot, 0]), address_of(places[slot, 1])
         through_scratch = 8 * straight * g.vectors
         for k in range(0, max(depth, 1), g.depth_block):  # a phase without taps still writes zeros

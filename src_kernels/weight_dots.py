@@ -76,6 +76,9 @@ def weight_dots(slot, slots, counter, tile, transpose, fold, dout, arow, x, brow
         end = min(begin + share, lines)
         source_x = address_of(x) + group * g.x_group * item
         source_dout = address_of(dout) + group * g.dout_group * item
+        rows = min((count + g.tile_rows - 1) // g.tile_rows * g.tile_rows, g.band)  # of whole tiles
+        if g.dout_pixel != 1 and rows > count:
+            planes[slot, count * g.block * g.pitch : rows * g.block * g.pitch] = 0
         first = begin
         while first < end or first == begin:  # an empty split still writes its zeros
             length = max(min(g.block, end - first), 0)

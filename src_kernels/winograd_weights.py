@@ -53,6 +53,8 @@ def transform_channels(
         pieces, rows, piece_size = g.pieces, steps, BAND * tile_cols
     elif g.pieces == 1:
         pieces, rows = 1, TAPS * TAPS * steps
+    if width < tile_cols:
+        scratch[:] = 0  # lanes without a filter: what lies there may be denormal, see `simd.Emitter`
     for piece in range(pieces):
         place = address_of(scratch) + piece * piece_size * item
         source = address_of(w) + (c * g.channel_step + piece * g.piece_step + f * g.filter_step) * item
