@@ -151,7 +151,8 @@ class PixelPanelsPass:
         filling = passes * depth * (pieces * _CYCLES_PER_PIECE + pixels * itemsize * 2 / 64)
         storing = 0.0
         if not launch.straight:
-            storing = pixels * g.filters * g.groups * (costs.CYCLES_PER_RUN / g.cols + itemsize * 2 / 64)
+            each = itemsize * 2 / 64 if g.out_col == 1 else costs.CYCLES_PER_SCATTERED
+            storing = pixels * g.filters * g.groups * (costs.CYCLES_PER_RUN / g.cols + each)
         arithmetic = self.tile.cycles_for(g.filters, pixels, depth, g.depth_block) * costs.IN_RUNS
         return arithmetic * g.groups + filling + storing
 
