@@ -28,6 +28,9 @@ _UNPACKED_TILES = 2
 # Bringing a weight into its panel; channels-first, the gradient of x takes the taps of a filter and channel at a time.
 # 3 and 5 to 11 cycles of a Zen 3 that multiplies at about half of the speed that is predicted here.
 _CYCLES_PER_WEIGHT, _CYCLES_PER_SCATTERED_WEIGHT = 1.5, 3.0
+# A cache line of weights that are read in place from rows a page apart: 16 images, 4096 x 4096 features took 21 ms,
+# packed on the way (`product`) 6.5.
+_PAGE_BYTES, _CYCLES_PER_FAR_LINE = 4096, 100.0
 _CYCLES_PER_PLACE = 5.0  # entering a pixel into the tables of a task, unless pixels are evenly spaced
 _NARROW_SLOWDOWN = 2.0  # fewer filters than lanes: tiles are called one by one and wait for their few sums
 
@@ -209,6 +212,8 @@ class OverFiltersPass:
         p, g, item = self.problem, self.geometry, self.problem.dtype.itemsize
         panels = self.weights.panels
         cycles = sum(map(self._grid_cycles, self.grids)) * panels * p.groups
+        if self.in_place and p.F * item >= _PAGE_BYTES:
+            cycles += p.F * p.C * p.taps * item / 64 * _CYCLES_PER_FAR_LINE
         if not self.in_place:
             scattered = self.weights.transposed and self.weights.batches > 1 and not p.channels_last
             each = _CYCLES_PER_SCATTERED_WEIGHT if scattered else _CYCLES_PER_WEIGHT
