@@ -152,9 +152,7 @@ class GradientPanelsPass:
         self.panels = self.pieces.together * _DEPTH_BLOCK * tile.cols
         bands, share, splits = self._shares(len(widths))
         band = costs.split(self.arow.size, bands, tile.rows)
-        self.packed_rows = offsets(
-            np.arange(band // tile.rows) * _DEPTH_BLOCK * tile.rows, np.arange(tile.rows)
-        )  # fmt: skip
+        self.packed_rows = offsets(np.arange(band // tile.rows) * _DEPTH_BLOCK * tile.rows, np.arange(tile.rows))
         a, b = how.a, how.b
         self.geometry = PanelProducts(
             images=self.images, groups=p.groups, rows=p.OH, cols=p.OW, a_image=a[0], a_row=a[1], a_col=a[2],

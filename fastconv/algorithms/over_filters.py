@@ -212,9 +212,10 @@ class OverFiltersPass:
         p, g, item = self.problem, self.geometry, self.problem.dtype.itemsize
         panels = self.weights.panels
         cycles = sum(map(self._grid_cycles, self.grids)) * panels * p.groups
-        if self.in_place and p.F * item >= _PAGE_BYTES:
-            cycles += p.F * p.C * p.taps * item / 64 * _CYCLES_PER_FAR_LINE
-        if not self.in_place:
+        if self.in_place:
+            if p.F * item >= _PAGE_BYTES:
+                cycles += p.F * p.C * p.taps * item / 64 * _CYCLES_PER_FAR_LINE
+        else:
             scattered = self.weights.transposed and self.weights.batches > 1 and not p.channels_last
             each = _CYCLES_PER_SCATTERED_WEIGHT if scattered else _CYCLES_PER_WEIGHT
             cycles += p.F * p.group_channels * p.taps * each

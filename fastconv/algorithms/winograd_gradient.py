@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from fastconv import runtime
-from fastconv._kernels.blocks import transpose_block
 from fastconv._kernels.isa import MACHINE, best_tile
-from fastconv._kernels.prepare import transpose_matrices
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd_gradient import WinogradGradient, winograd_gradient
 from fastconv._kernels.winograd_transforms import TAPS, dout_transform, gradient_transform, input_transform
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.filter_rows import transpose
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import changed
 from fastconv.problem import ConvProblem
@@ -114,9 +113,7 @@ class WinogradGradientPass:
             if p.channels_last:
                 dw.reshape(-1)[:] = total
             else:  # (C KH KW, F) -> (F, C KH KW)
-                matrix = total.reshape(1, -1, p.F)
-                transpose = transpose_block(p.dtype.itemsize).address
-                runtime.launch(transpose_matrices, dw.size * 8, transpose, matrix, dw.reshape(1, p.F, -1))
+                transpose(total.reshape(1, -1, p.F), dw)
 
     def _run_images(self, x: np.ndarray, dout: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
         p, g, itemsize = self.problem, self.geometry, self.problem.dtype.itemsize
