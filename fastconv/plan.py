@@ -20,8 +20,8 @@ PLANS_KEPT = 512  # a plan holds offset tables of some ten to hundred kilobytes
 def conv2d_algorithms() -> list[str]:
     """Names that `algorithm=` takes besides "auto" and "fast".
 
-    >>> conv2d_algorithms()
-    ['direct', 'im2col', 'few_channels', 'depthwise', 'grouped', 'winograd2x2', 'winograd4x4', 'fft']
+    >>> conv2d_algorithms()[:5]
+    ['direct', 'im2col', 'few_channels', 'depthwise', 'grouped']
     """
     return [algorithm.name for algorithm in ALGORITHMS]
 

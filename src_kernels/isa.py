@@ -6,8 +6,11 @@ row here, with its shapes measured (`fastconv bench` prints the peak they reach)
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import sys
 from dataclasses import dataclass
+from functools import cache
 
 from numba.core import config
 from numba.core.codegen import get_host_cpu_features
@@ -106,6 +109,26 @@ def _detect() -> Machine:
 
 
 MACHINE = _detect()
+
+# x86-64 Linux: the system call `arch_prctl`, its request for the use of a state, and the number of AMX's registers.
+_ARCH_PRCTL, _REQUEST_STATE, _TILES = 158, 0x1023, 18
+
+
+@cache
+def matrix_unit_missing() -> str | None:
+    """Why there are no products of bfloat16 matrices (AMX); None after Linux has allowed this process to use them.
+
+    The unit's 8 KB of registers make threads that use it more expensive to switch, so a process has to ask.
+    """
+    if not {"amx-tile", "amx-bf16", "avx512bw"} <= host_features():
+        return "the processor has no AMX"
+    if sys.platform != "linux":
+        return "AMX is asked for on Linux only"
+    try:
+        refused = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_STATE, _TILES)
+    except (OSError, AttributeError):
+        refused = 1
+    return "the system does not allow AMX" if refused else None
 
 
 def tile_shapes(itemsize: int) -> list[TileShape]:

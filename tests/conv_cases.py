@@ -17,6 +17,7 @@ from fastconv.algorithms import (
     gradient_columns,
     gradient_panels,
     grouped_units,
+    matrix_pixels,
     pixel_panels,
     product,
     sweeps,
@@ -48,6 +49,7 @@ TINY_OF_MODULES = {
     fft: {"WEIGHT_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     fft_gradient: {"SPECTRA_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     grouped_units: {"TASK_BYTES": 2048, "_LINE_BYTES": 64},
+    matrix_pixels: {"_KEPT_BYTES": 8192, "_WEIGHT_BYTES": 8192, "_PIXELS": 32},
 }
 
 # Sums over more pixels than the kernels add in one go.

@@ -6,12 +6,12 @@ matrix: adding an algorithm means one module and one entry here.
 
 from __future__ import annotations
 
-from fastconv.algorithms import depthwise, direct, few_channels, fft, grouped, im2col, winograd
+from fastconv.algorithms import amx, depthwise, direct, few_channels, fft, grouped, im2col, winograd
 from fastconv.algorithms.base import PASSES, Algorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     direct.ALGORITHM, im2col.ALGORITHM, few_channels.ALGORITHM, depthwise.ALGORITHM, grouped.ALGORITHM,
-    *winograd.ALGORITHMS, fft.ALGORITHM,
+    *winograd.ALGORITHMS, fft.ALGORITHM, *amx.ALGORITHMS,
 )  # fmt: skip
 
 __all__ = ["ALGORITHMS", "PASSES", "Algorithm"]

@@ -1,0 +1,46 @@
+"""Convolution on the matrix unit of recent x86 servers (AMX), by floats cut into bfloat16 parts: see `matrix_tile`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from fastconv._kernels.isa import matrix_unit_missing
+from fastconv.algorithms.base import Algorithm
+from fastconv.algorithms.matrix_pixels import MatrixPixelsPass
+from fastconv.problem import ConvProblem
+
+
+def _declines(problem: ConvProblem, direction: str) -> str | None:
+    missing = matrix_unit_missing()
+    if missing:
+        return missing
+    if problem.dtype != np.float32:
+        return f"the unit multiplies parts of float32, not {problem.dtype}"
+    if problem.groups > 1:
+        return "groups are not split"
+    if direction == "gradient_w":
+        return "the gradient of w is left to others"
+    return None
+
+
+def _algorithm(name: str, description: str, parts: int) -> Algorithm:
+    def gradient_w(problem: ConvProblem, threads: int) -> None:
+        raise NotImplementedError
+
+    return Algorithm(
+        name,
+        description,
+        lambda problem, threads, relu: MatrixPixelsPass(problem, threads, parts=parts, gradient=False, relu=relu),
+        partial(MatrixPixelsPass, parts=parts, gradient=True),
+        gradient_w,
+        _declines,
+        exact=parts == 3,
+    )
+
+
+ALGORITHMS = (
+    _algorithm("amx", "matrix unit, three bfloat16 parts of each number: as accurate as multiply-adds", 3),
+    _algorithm("amx_fast", "matrix unit, two parts: half the work, about ten times the rounding error", 2),
+)

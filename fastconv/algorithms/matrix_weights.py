@@ -1,0 +1,88 @@
+"""Weights in the form in which the matrix unit reads them: tables and sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastconv import runtime
+from fastconv._kernels.matrix_tile import SIDE
+from fastconv._kernels.matrix_weights import cut_panels
+from fastconv._kernels.bfloat_parts import split_pairs
+from fastconv.algorithms.weight_panels import WeightPanels
+from fastconv.problem import ConvProblem
+from fastconv.workspace import Scratch
+
+_CYCLES_PER_WEIGHT = 2.5
+
+
+@dataclass(frozen=True)
+class MatrixWeights:
+    """Panels of the filters of `right` tiles; `rows` are offsets in a panel of floats, `depth` for each step."""
+
+    floats: WeightPanels
+    right: int
+    depth: int
+    parts: int
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, p: ConvProblem, gradient: bool, right: int, depth: int, parts: int, rows: np.ndarray) -> MatrixWeights:
+        width = right * SIDE
+        return cls(
+            WeightPanels.of(p, gradient, width, taps_first=True), right, depth, parts, np.where(rows < 0, -1, rows * width)
+        )
+
+    @property
+    def panels(self) -> int:
+        return self.floats.panels
+
+    @property
+    def steps(self) -> int:
+        return self.rows.size // self.depth
+
+    @property
+    def tile_bytes(self) -> int:
+        return self.depth // 2 * SIDE * 4
+
+    @property
+    def part_bytes(self) -> int:
+        return self.right * self.tile_bytes
+
+    @property
+    def step_bytes(self) -> int:
+        return self.parts * self.part_bytes
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Panels, and bytes of each."""
+        return self.panels, self.steps * self.step_bytes
+
+    @property
+    def workspace(self) -> int:
+        return self.floats.nbytes + self.shape[0] * self.shape[1]
+
+    @property
+    def cycles(self) -> float:
+        return self.panels * self.floats.depth * self.right * SIDE * _CYCLES_PER_WEIGHT
+
+    def pack(self, w: np.ndarray, scratch: Scratch) -> np.ndarray:
+        out = scratch.take(self.shape, np.dtype(np.uint8))
+        self._cut(w, out)
+        return out
+
+    def packed(self, w: np.ndarray) -> np.ndarray:
+        """The same, the caller's own."""
+        out = np.empty(self.shape, np.uint8)
+        self._cut(w, out)
+        return out
+
+    def _cut(self, w: np.ndarray, out: np.ndarray) -> None:
+        with Scratch() as scratch:
+            panels = scratch.take(self.floats.shape, w.dtype)
+            self.floats.pack(w, panels)
+            runtime.run_on(
+                cut_panels, runtime.slots_for(w.size * 8), split_pairs(self.parts).address, panels[0], self.rows, out,
+                self.floats.filters, self.depth, self.right, self.part_bytes, self.tile_bytes,
+            )  # fmt: skip
