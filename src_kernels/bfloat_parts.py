@@ -1,7 +1,7 @@
 """Floats as sums of bfloat16 numbers, their parts, in the order in which the matrix unit reads them.
 
 Three parts are exact: the high part is a float's upper 16 bits, the middle part those of what is left, the low part
-those of the rest, 3 x 8 bits of 24. Two parts are rounded, the second one to 2**-18 of the float at most. Of an infinity
+those of the rest, 3 x 8 bits of 24. Two parts are rounded; what they leave is below 2**-17 of the float. Of an infinity
 the second part is NaN, as is the product.
 """
 
@@ -18,6 +18,7 @@ from fastconv._kernels.blocks import transposed
 from fastconv._kernels.jit import compile_callback
 from fastconv._kernels.simd import I32, I64, Emitter, integers
 
+PART_BYTES = 2
 _LANES = 16
 SPREAD = (1, 3)  # odd numbers of channels that can be filled up to an even one
 _UPPER = -(2**16)  # the bits of a float that are its high part
@@ -256,7 +257,8 @@ def _emit_split_pairs(typingctx, COUNT, dst, part, src, places, pairs, lanes):
             for side in range(2):
                 place = builder.load(simd.at(places, builder.add(builder.shl(pair.index, I64(1)), I64(side))))
                 exists = builder.icmp_signed(">=", place, I64(0))
-                floats.append(simd.load(simd.at(source, place), simd.first_lanes(builder.select(exists, lanes, I64(0)))))
+                mask = simd.first_lanes(builder.select(exists, lanes, I64(0)))
+                floats.append(simd.load(simd.at(source, place), mask))
             target = builder.add(dst, builder.mul(pair.index, I64(4 * _LANES)))
             for both in zip(*map(to.parts, floats), strict=True):
                 to.store(to.in_pairs(*both), target)

@@ -1,11 +1,11 @@
 """Convolution on the matrix unit: a tile's rows are pixels, its columns filters.
 
 Tasks are (block of output rows, share of the panels of filters). A task cuts the rows of x that its outputs meet into
-`bfloat_parts`, which stay in the second-level cache: planes of up to 32 channels, a cache line for each part of a pixel, so
-that a tile is read from end to end. Few channels stay side by side, as a tile's row takes the taps of a kernel row
-together. Rows are followed by as many zero pixels as taps reach past either side, so that output pixels lie evenly
-spaced through all rows of an image, and a tap is an offset. The few pixels computed beyond the end of a row are not
-stored. With strides, rows of one remainder lie together.
+`bfloat_parts`, which stay in the second-level cache: planes of up to 32 channels, a cache line for each part of a
+pixel, so that a tile is read from end to end. Few channels stay side by side, as a tile's row takes the taps of a
+kernel row together. Rows are followed by as many zero pixels as taps reach past either side, so that output pixels lie
+evenly spaced through all rows of an image, and a tap is an offset. The few pixels computed beyond the end of a row are
+not stored. With strides, rows of one remainder lie together.
 
 Sums of many steps are made in blocks, whose weights stay in the second-level cache while all pixels pass by. Where the
 stride cuts the gradient of x into grids of pixels that meet different taps, a task makes all of them. Tiles that lie
@@ -23,12 +23,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastconv._kernels.bfloat_parts import PART_BYTES
 from fastconv._kernels.jit import compile_callback, helper
 from fastconv._kernels.launch import Kernel, on_every_slot
 from fastconv._kernels.matrix_tile import SIDE, configure, release
 from fastconv._kernels.simd import I64, Emitter, address_of, call_address, integers, next_task
-
-PART_BYTES = 2
 
 
 class MatrixPixels(NamedTuple):
@@ -185,7 +184,8 @@ def _store_planes(transpose, out, sums, place, rows, cols, pitch, width, step, g
 
 @Kernel
 def matrix_pixels(
-    slot, slots, counter, product, cut, store, transpose, config, x, sizes, grids, places, weights, bias, out, kept, sums, g
+    slot, slots, counter, product, cut, store, transpose, config, x, sizes, grids, places, weights, bias, out, kept,
+    sums, g,
 ):  # fmt: skip
     if slot < 0:
         return on_every_slot(slot, slots)

@@ -29,6 +29,7 @@ from fastconv._kernels.jit import compile_callback
 from fastconv._kernels.simd import I8, I64, Emitter, integers, read_sizes
 
 SIDE = 16  # rows and columns of a tile
+ROW_BYTES = 4 * SIDE
 MOST_DEPTH = 32  # parts that a row of A's tile holds
 TILE_NUMBERS = SIDE * SIDE
 # Which part of A meets which of B (0: high), so that few tiles are loaded: by number of parts and shape (tiles of A,
@@ -74,7 +75,7 @@ def configuration(shape: tuple[int, int], depth: int) -> np.ndarray:
     """What `configure` reads: the sizes of the eight registers, for products of `depth` (even) at a time."""
     config = np.zeros(64, np.uint8)
     bytes_of, rows_of = config[16:32].view(np.uint16), config[48:56]
-    config[0], bytes_of[:], rows_of[:] = 1, 4 * SIDE, SIDE
+    config[0], bytes_of[:], rows_of[:] = 1, ROW_BYTES, SIDE
     for register in _A_REGISTERS[shape]:
         bytes_of[register] = 2 * depth
     for register in _B_REGISTERS[shape]:

@@ -8,25 +8,22 @@ from fastconv._kernels.simd import address_of, call_address
 
 
 @Kernel
-def cut_panels(slot, slots, cut, panels, rows, out, filters, depth, right, part, tile):
-    """Panels (panel, depth, filter) of floats -> out (panel, step, part, tile, pair of rows, filter, two), in bytes.
+def cut_panels(slot, slots, cut, w, panel, rows, out, filters, depth, right, part, tile):
+    """Rows of floats -> out (panel, step, part, tile, pair of rows, filter, two), in bytes.
 
-    Step s multiplies the rows rows[s * depth], rows[s * depth] + 1, ... (offsets in a panel; below 0: zeros).
+    Step s multiplies rows rows[s * depth], rows[s * depth] + 1, ... of a panel (offsets in w; below 0: zeros); from one
+    panel to the next it is `panel` numbers.
     """
     if slot < 0:
         return on_every_slot(slot, slots)
-    count, width = panels.shape[0], right * SIDE
     steps = rows.size // depth
     step_bytes = out.shape[1] // steps
-    tasks = count * steps
+    tasks = out.shape[0] * steps
+    item = w.itemsize
     for task in range(slot * tasks // slots, (slot + 1) * tasks // slots):
-        panel, step = task // steps, task % steps
+        number, step = task % out.shape[0], task // out.shape[0]
         for j in range(right):
-            lanes = min(SIDE, filters - panel * width - j * SIDE)
-            call_address(
-                cut,
-                (
-                    address_of(out[panel]) + step * step_bytes + j * tile, part, address_of(panels[panel]) + j * SIDE * 4,
-                    address_of(rows) + step * depth * 8, depth // 2, max(lanes, 0),
-                ),
-            )  # fmt: skip
+            lanes = max(min(SIDE, filters - (number * right + j) * SIDE), 0)
+            target = address_of(out) + number * out.shape[1] + step * step_bytes + j * tile
+            source = address_of(w) + (number * panel + j * SIDE) * item
+            call_address(cut, (target, part, source, address_of(rows) + step * depth * 8, depth // 2, lanes))

@@ -21,20 +21,17 @@ def _declines(problem: ConvProblem, direction: str) -> str | None:
     if problem.groups > 1:
         return "groups are not split"
     if direction == "gradient_w":
-        return "the gradient of w is left to others"
+        return "only forward and the gradient of x are made"
     return None
 
 
 def _algorithm(name: str, description: str, parts: int) -> Algorithm:
-    def gradient_w(problem: ConvProblem, threads: int) -> None:
-        raise NotImplementedError
-
     return Algorithm(
         name,
         description,
         lambda problem, threads, relu: MatrixPixelsPass(problem, threads, parts=parts, gradient=False, relu=relu),
         partial(MatrixPixelsPass, parts=parts, gradient=True),
-        gradient_w,
+        None,
         _declines,
         exact=parts == 3,
     )

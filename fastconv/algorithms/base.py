@@ -45,7 +45,7 @@ class Algorithm:
     ----------
     forward : (problem, threads, relu) -> pass from x to out.
     gradient_x : (problem, threads) -> pass from dout to dx, run without a bias.
-    gradient_w : (problem, threads) -> pass from x and dout to dw.
+    gradient_w : (problem, threads) -> pass from x and dout to dw; None where `declines` says so for every problem.
     declines : (problem, direction) -> why it cannot, or None.
     exact : accuracy of a plain sum, so that "auto" may choose it; others are for "fast".
     """
@@ -54,6 +54,6 @@ class Algorithm:
     description: str
     forward: Callable[[ConvProblem, int, bool], Any]
     gradient_x: Callable[[ConvProblem, int], Any]
-    gradient_w: Callable[[ConvProblem, int], Any]
+    gradient_w: Callable[[ConvProblem, int], Any] | None
     declines: Callable[[ConvProblem, str], str | None] = supports_everything
     exact: bool = True

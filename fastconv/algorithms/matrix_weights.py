@@ -7,19 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastconv import runtime
+from fastconv._kernels.bfloat_parts import split_pairs
 from fastconv._kernels.matrix_tile import SIDE
 from fastconv._kernels.matrix_weights import cut_panels
-from fastconv._kernels.bfloat_parts import split_pairs
 from fastconv.algorithms.weight_panels import WeightPanels
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
-_CYCLES_PER_WEIGHT = 2.5
+_CYCLES_PER_PART, _CYCLES_PER_PACKED = 0.8, 1.5  # of a weight: written, and read again; as a float before that
 
 
 @dataclass(frozen=True)
 class MatrixWeights:
-    """Panels of the filters of `right` tiles; `rows` are offsets in a panel of floats, `depth` for each step."""
+    """Panels of the filters of `right` tiles; `rows` are the places of weights, `depth` for each step, -1 for zeros.
+
+    Places are offsets in w where filters lie side by side there, otherwise in a panel of `floats`, packed beforehand.
+    """
 
     floats: WeightPanels
     right: int
@@ -29,10 +32,9 @@ class MatrixWeights:
 
     @classmethod
     def of(cls, p: ConvProblem, gradient: bool, right: int, depth: int, parts: int, rows: np.ndarray) -> MatrixWeights:
-        width = right * SIDE
-        return cls(
-            WeightPanels.of(p, gradient, width, taps_first=True), right, depth, parts, np.where(rows < 0, -1, rows * width)
-        )
+        floats = WeightPanels.of(p, gradient, right * SIDE, taps_first=True)
+        stride = floats.width if floats.transposed else floats.stride
+        return cls(floats, right, depth, parts, np.where(rows < 0, -1, rows * stride))
 
     @property
     def panels(self) -> int:
@@ -61,11 +63,12 @@ class MatrixWeights:
 
     @property
     def workspace(self) -> int:
-        return self.floats.nbytes + self.shape[0] * self.shape[1]
+        return self.floats.nbytes * self.floats.transposed + self.shape[0] * self.shape[1]
 
     @property
     def cycles(self) -> float:
-        return self.panels * self.floats.depth * self.right * SIDE * _CYCLES_PER_WEIGHT
+        weights = self.panels * self.floats.depth * self.right * SIDE
+        return weights * (_CYCLES_PER_PART * self.parts + _CYCLES_PER_PACKED * self.floats.transposed)
 
     def pack(self, w: np.ndarray, scratch: Scratch) -> np.ndarray:
         out = scratch.take(self.shape, np.dtype(np.uint8))
@@ -79,10 +82,14 @@ class MatrixWeights:
         return out
 
     def _cut(self, w: np.ndarray, out: np.ndarray) -> None:
+        floats = self.floats
         with Scratch() as scratch:
-            panels = scratch.take(self.floats.shape, w.dtype)
-            self.floats.pack(w, panels)
+            panel = floats.width
+            if floats.transposed:
+                panels = scratch.take(floats.shape, w.dtype)
+                floats.pack(w, panels)
+                w, panel = panels, floats.depth * floats.width
             runtime.run_on(
-                cut_panels, runtime.slots_for(w.size * 8), split_pairs(self.parts).address, panels[0], self.rows, out,
-                self.floats.filters, self.depth, self.right, self.part_bytes, self.tile_bytes,
+                cut_panels, runtime.slots_for(w.size * 8), split_pairs(self.parts).address, w.reshape(-1), panel,
+                self.rows, out, floats.filters, self.depth, self.right, self.part_bytes, self.tile_bytes,
             )  # fmt: skip
