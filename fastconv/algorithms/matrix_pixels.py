@@ -36,8 +36,9 @@ _PIXELS = 512  # that pass by a block of weights
 # Fitted to the times of 55 layers, forward and dx, in turns with the algorithms that "auto" took before. Where another
 # thread of the core is busy, the unit takes twice as long, and loads of tiles do not overlap with it: a step of three
 # parts took 180 ns where the core was alone and 580 elsewhere; as many multiply-adds took 390 and 550.
-_CYCLES_PER_STEP, _CYCLES_PER_PRODUCT = {2: 350.0, 3: 850.0}, 770.0
-_CYCLES_PER_NUMBER_CUT, _CYCLES_PER_RESULT = {True: 0.5, False: 0.6}, {True: 0.31, False: 0.21}  # channels-last or not
+_CYCLES_PER_STEP, _CYCLES_PER_PRODUCT = {2: 390.0, 3: 900.0}, 400.0
+_CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.4, {True: 0.15, False: 0.2}  # channels-last or not
+_CYCLES_PER_RESULT = {True: 0.7, False: 0.6}
 
 
 class MatrixPixelsPass:
@@ -182,7 +183,8 @@ class MatrixPixelsPass:
         cut = tasks * g.block_images * g.stride * g.kept_rows * g.cols * g.planes * g.pitch
         return (
             steps * _CYCLES_PER_STEP[self.parts] + products * _CYCLES_PER_PRODUCT + self.weights.cycles
-            + cut * _CYCLES_PER_NUMBER_CUT[last] + g.images * g.out_image * _CYCLES_PER_RESULT[last]
+            + cut * _CYCLES_PER_NUMBER_CUT[last] + g.images * g.x_image * _CYCLES_PER_NUMBER_READ
+            + g.images * g.out_image * _CYCLES_PER_RESULT[last]
             + 2 * costs.CYCLES_PER_LAUNCH
         )  # fmt: skip
 
