@@ -5,7 +5,8 @@ Three arrangements of  dw[f, k] = sum over pixels of dout[f, pixel] * x[window(p
 * `filters_by_pixels`: rows are filters, columns run over the numbers (kw, c) of a kernel row that lie side by side in
   channels-last x. Little is packed (rows of dout once, not once per tap), but dw is made filter by filter and brought
   into its layout afterwards.
-* `taps_by_filters`, channels-last: rows are taps, packed once per tap, columns are filters.
+* `taps_by_filters`: rows are taps, columns are filters. Taps of few channels lie near each other and are read in place;
+  others, channels-last, are packed, once per tap.
 * `filters_by_planes`, channels-first: rows are filters, columns are taps, transposed from planes of x.
 """
 
@@ -23,9 +24,10 @@ from fastconv._kernels.isa import MACHINE, TileShape, tile_shapes
 from fastconv._kernels.panel_products import PanelProducts, panel_products
 from fastconv._kernels.pixel_panels import fill_panels
 from fastconv._kernels.register_tile import RUN
+from fastconv._kernels.simd import LINE_BYTES
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.filter_rows import from_filter_rows
+from fastconv.algorithms.filter_rows import from_filter_rows, total_of
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.product import PanelPieces
 from fastconv.algorithms.sweep_callbacks import sweep_callbacks
@@ -47,6 +49,7 @@ _SPLIT_BYTES = 2**21  # all partial results of the splits together
 _CYCLES_PER_TRANSPOSED = 0.55 if costs.WIDE else 0.4
 _BAND_BYTES = 192 * 1024  # of rows that are packed at a time, to be read once per panel of columns: in L2
 _CYCLES_PER_COPY, _CYCLES_PER_CUT = 4.0, 20.0  # a step of a panel that is copied; more where it has two pieces
+_BOTH_IN_PLACE = 1.1  # vectors that straddle cache lines beside broadcasts of windows
 _CYCLES_PER_RUN = 30.0  # starting the transposition of one run of a tile's taps
 
 _Steps = tuple[int, int, int, int]  # from an image to the next, an output row, a column, a group
@@ -70,7 +73,12 @@ class Arrangement:
     runs: list[tuple[int, int, int]]
     row_length: int  # of the result
     out_group: int
-    filters_first: bool  # the result is (F, KH, KW, C), whatever the layout of dw
+    order: str  # of the result: "FKKC", "KKCF" or "FCKK"
+
+    @property
+    def rows_are_filters(self) -> bool:
+        """And numbers of `dout`; otherwise columns are."""
+        return self.order[0] == "F"
 
 
 def _pixels(p: ConvProblem) -> tuple[Operand, _Steps]:
@@ -85,13 +93,13 @@ def _rows_of_filters(p: ConvProblem) -> tuple[np.ndarray, _Steps]:
     return np.arange(p.group_filters) * plane, (p.F * plane, p.OW, 1, p.group_filters * plane)
 
 
-def taps_by_filters(p: ConvProblem) -> Arrangement:
+def taps_by_filters(p: ConvProblem, rows_packed: bool) -> Arrangement:
     x, a = _pixels(p)
     down, across = np.arange(p.KH) * p.dilation[0], np.arange(p.KW) * p.dilation[1]
     arow = offsets(down * x.row_step, across * p.C, np.arange(p.group_channels))
-    _, b = _rows_of_filters(p)
-    runs = [(0, 0, p.group_filters)]
-    return Arrangement(x, arow, a, True, np.empty(0, np.int64), b, False, runs, p.F, p.group_filters, False)
+    brow, b = _rows_of_filters(p)
+    planes, runs = not p.channels_last, [(0, 0, p.group_filters)]
+    return Arrangement(x, arow, a, rows_packed, brow, b, planes, runs, p.F, p.group_filters, "KKCF")
 
 
 def filters_by_planes(p: ConvProblem) -> Arrangement:
@@ -99,7 +107,7 @@ def filters_by_planes(p: ConvProblem) -> Arrangement:
     arow, a = _rows_of_filters(p)
     b = x.image, x.cols, 1, p.group_channels * x.plane
     taps = brow.size
-    return Arrangement(x, arow, a, False, brow, b, True, [(0, 0, taps)], taps, p.group_filters * taps, False)
+    return Arrangement(x, arow, a, False, brow, b, True, [(0, 0, taps)], taps, p.group_filters * taps, "FCKK")
 
 
 def filters_by_pixels(p: ConvProblem) -> Arrangement:
@@ -110,12 +118,14 @@ def filters_by_pixels(p: ConvProblem) -> Arrangement:
     starts = offsets(np.arange(p.KH) * p.dilation[0] * x.row_step, np.arange(0, p.KW, joined) * p.dilation[1] * p.C)
     runs = [(int(start), i * length, length) for i, start in enumerate(starts)]
     row_length = p.taps * p.C
-    return Arrangement(x, arow, a, p.channels_last, np.empty(0, np.int64), b, False, runs, row_length, 0, True)
+    return Arrangement(x, arow, a, p.channels_last, np.empty(0, np.int64), b, False, runs, row_length, 0, "FKKC")
 
 
 def arrangements(p: ConvProblem) -> Iterable[Arrangement]:
     """Those that serve a problem."""
-    yield taps_by_filters(p) if p.channels_last else filters_by_planes(p)
+    yield taps_by_filters(p, True) if p.channels_last else filters_by_planes(p)
+    if p.groups == 1 and p.stride[1] * p.C * p.dtype.itemsize < LINE_BYTES:
+        yield taps_by_filters(p, False)
     if p.groups == 1 and p.F * p.C * p.taps * p.dtype.itemsize <= _MOST_REORDERED_BYTES:
         yield filters_by_pixels(p)
 
@@ -165,7 +175,7 @@ class GradientPanelsPass:
         self.pack = fill_panels(tile.rows, itemsize)
         self.pack_numbers = _DEPTH_BLOCK * band + MACHINE.lanes(itemsize) if how.rows_packed else 0
         scratch = (self.panels + self.pack_numbers) * itemsize + _TABLES * _DEPTH_BLOCK * 8
-        self.straight = splits == 1 and not how.filters_first
+        self.straight = splits == 1 and how.order == ("KKCF" if p.channels_last else "FCKK")
         partial = 0 if self.straight else self.dw_size * itemsize * splits
         self.workspace = self.images * self.image_bytes + partial + threads * scratch
         self.cycles = self._cycles()
@@ -190,7 +200,9 @@ class GradientPanelsPass:
         p, g, how, itemsize = self.problem, self.geometry, self.arrangement, self.problem.dtype.itemsize
         pixels = p.N * p.OH * p.OW
         arithmetic = sum(self.tile.cycles_for(self.sums, length, pixels, _DEPTH_BLOCK) for _, _, length in how.runs)
-        if self._apart:
+        if self.in_place and not how.rows_packed:
+            arithmetic *= _BOTH_IN_PLACE
+        elif self._apart:
             arithmetic *= costs.IN_RUNS
         tiles = self.out_columns.size
         columns = sum(length for _, _, length in how.runs)
@@ -213,7 +225,7 @@ class GradientPanelsPass:
             each = costs.cycles_per_transposed(how.x.height * how.x.width * itemsize)
             moved += p.N * how.x.image * each / costs.CYCLES_PER_BYTE_MOVED
         if not self.straight:
-            moved += 2 * self.dw_size * itemsize * (g.splits + how.filters_first)
+            moved += 2 * self.dw_size * itemsize * (g.splits + 1)
         split = p.N * how.x.image * costs.cycles_per_split(how.x.stride[1])
         return (
             (arithmetic + filling + visits) * p.groups
@@ -228,8 +240,10 @@ class GradientPanelsPass:
             for first in range(0, p.N, self.images):
                 images = slice(first, min(first + self.images, p.N))
                 self._run_images(x[images], dout[images], partial, first > 0, scratch)
-            if how.filters_first:
+            if how.order == "FKKC":
                 from_filter_rows(p, partial, dw)
+            elif how.order == "KKCF" and not p.channels_last:
+                dw.reshape(p.F, p.C, p.taps)[:] = total_of(partial).reshape(p.taps, p.C, p.F).T
             elif g.splits > 1:
                 np.add.reduce(partial, axis=0, out=dw.reshape(-1))
 
@@ -238,7 +252,7 @@ class GradientPanelsPass:
         slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
         with scratch:
             x, dout = how.x.prepare(x, slots, scratch), dout.reshape(-1)
-            a, b = (dout, x) if how.filters_first or how.planes else (x, dout)
+            a, b = (dout, x) if how.rows_are_filters else (x, dout)
             runtime.run_on(
                 panel_products, slots, np.zeros(1, np.int64), *self._callbacks, a, self.arow, self.packed_rows, b,
                 how.brow, *self.pieces.tables, self.b_columns, self.out_columns, self.qrow, self.prow, self.vectors,
@@ -255,7 +269,10 @@ class GradientPanelsPass:
         p = self.problem
         if self.arrangement.rows_packed:
             return self.tile.rows
-        return int(self.images == 1 or p.OH * p.OW % RUN == 0)
+        _, row, col, _ = self.arrangement.a
+        joined = row == p.OW * col
+        even = (self.images == 1 or p.OH * p.OW % RUN == 0) if joined else p.OW % RUN == 0
+        return col * even
 
     @cached_property
     def _callbacks(self) -> tuple[int, ...]:
