@@ -37,7 +37,8 @@ _PIXELS = 512  # that pass by a block of weights
 # thread of the core is busy, the unit takes twice as long, and loads of tiles do not overlap with it: a step of three
 # parts took 180 ns where the core was alone and 580 elsewhere; as many multiply-adds took 390 and 550.
 _CYCLES_PER_STEP, _CYCLES_PER_PRODUCT = {2: 390.0, 3: 900.0}, 400.0
-_CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.4, {True: 0.15, False: 0.2}  # channels-last or not
+_JOINED_SLOWDOWN = 1.5  # rows of tiles straddle cache lines
+_CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.2, {True: 0.35, False: 0.4}  # channels-last or not
 _CYCLES_PER_RESULT = {True: 0.7, False: 0.6}
 
 
@@ -173,7 +174,7 @@ class MatrixPixelsPass:
 
     def _cycles(self) -> float:
         g, last = self.geometry, self.problem.channels_last
-        steps = products = 0
+        steps, products = 0.0, 0
         for (rows, cols, *_), places in zip(self.grids.tolist(), self.x_places, strict=True):
             count = self._products(rows, cols) * g.images * self.weights.panels
             products += count
@@ -181,6 +182,8 @@ class MatrixPixelsPass:
         tasks = ceil_div(g.images, g.block_images) * ceil_div(int(self.grids[:, 0].max()), g.block_rows)
         tasks *= ceil_div(self.weights.panels, g.share)
         cut = tasks * g.block_images * g.stride * g.kept_rows * g.cols * g.planes * g.pitch
+        if self.steps.joined:
+            steps *= _JOINED_SLOWDOWN
         return (
             steps * _CYCLES_PER_STEP[self.parts] + products * _CYCLES_PER_PRODUCT + self.weights.cycles
             + cut * _CYCLES_PER_NUMBER_CUT[last] + g.images * g.x_image * _CYCLES_PER_NUMBER_READ
