@@ -9,7 +9,7 @@ gradient of w) or transposed.
 
 Contract: arrays are C-contiguous and of one float dtype; `out` may be uninitialised and overlaps no other. With more
 than one slot there are no padded cells, runs or parts: a slot computes its share of the rows, or of the columns where
-it transposes the second operand, of which it then needs its own part only.
+it transposes the second operand, of which it then needs its own part only: its rows are those columns.
 """
 
 from __future__ import annotations
@@ -78,17 +78,11 @@ def small(slot, slots, x, second, bias, out, scratch, plan):
     row_begin, row_end, col_begin, col_end = 0, g.rows, 0, g.cols
     if g.transpose:
         col_begin, col_end = _share(slot, slots, g.cols, g.tile_cols)
+        rows = col_end - col_begin if slots > 1 else g.second_rows
+        source = other + col_begin * g.second_cols * item
         call_address(
-            g.transpose,
-            (
-                after + col_begin * item,
-                g.second_rows,
-                other + col_begin * g.second_cols * item,
-                g.second_cols,
-                col_end - col_begin,
-                g.second_cols,
-            ),
-        )
+            g.transpose, (after + col_begin * item, g.second_rows, source, g.second_cols, rows, g.second_cols)
+        )  # fmt: skip
         other, after = after, after + g.second_rows * g.second_cols * item
     else:
         row_begin, row_end = _share(slot, slots, g.rows, g.tile_rows)

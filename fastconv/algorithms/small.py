@@ -57,9 +57,10 @@ class SmallPass:
         if direction == "gradient_x":
             if p.stride != (1, 1):
                 return True
-            if p.channels_last:
-                return not p.no_padding or p.taps > 1 or 2 * (pixels + p.F) > _MOST_ENTRIES
             reach = [n + gap * (k - 1) for n, k, gap in zip((p.H, p.W), (p.KH, p.KW), p.dilation, strict=True)]
+            if p.channels_last:
+                copied = 0 if p.no_padding and p.taps == 1 else p.N * p.F * reach[0] * reach[1]
+                return copied + 2 * (p.N * p.H * p.W + p.F * p.taps) > _MOST_ENTRIES
             return p.F * reach[0] * reach[1] + 2 * (p.C * (1 + p.H) + p.F * p.taps) > _MOST_ENTRIES
         if direction == "gradient_w":
             copied = p.N * padded if p.channels_last else pixels * depth
@@ -70,7 +71,7 @@ class SmallPass:
     def __init__(self, problem: ConvProblem, direction: str, threads: int, relu: bool = False):
         self.problem, itemsize = problem, problem.dtype.itemsize
         if direction == "gradient_x":
-            tables, places = (_product_by_transposed if problem.channels_last else _rows_are_channels)(problem)
+            tables, places = (_rows_are_cells if problem.channels_last else _rows_are_channels)(problem)
         elif direction == "gradient_w":
             tables, places = (_rows_are_taps if problem.channels_last else _columns_are_taps)(problem)
         else:
@@ -99,7 +100,8 @@ class SmallPass:
         cycles = places["parts"] * (tile.cycles_for(arow.size, cols, acol.size) + moved) + _CYCLES
         cycles += second * costs.cycles_per_transposed(places["second_cols"] * itemsize)
         shares = ceil_div(cols, tile.cols) if second else ceil_div(arow.size, tile.rows)
-        slots = 1 if gather.size or places["second_is_a"] else min(threads, shares)
+        alone = gather.size or places["second_is_a"] or places["second_rows"] not in (0, cols)
+        slots = 1 if alone else min(threads, shares)
         shared = cycles / slots + _CYCLES_TO_SHARE
         self._slots = slots if shared < cycles else 1
         self.cycles = threads * min(cycles, shared)  # predictions are compared as if all threads shared the work
@@ -232,8 +234,27 @@ def _columns_are_taps(p: ConvProblem) -> Tables:
     return tables, {**_ALL_AT_ONCE, "second_is_a": 1, "cols": depth, "second_rows": 0, "second_cols": 0}
 
 
-def _product_by_transposed(p: ConvProblem) -> Tables:
-    """The gradient of x of a 1x1 convolution, channels-last: dout (pixels, F) times w (C, F) transposed."""
-    pixels, filters = np.arange(p.N * p.OH * p.OW), np.arange(p.F)
-    tables = [_NOTHING, pixels * p.F, filters, filters * p.C, pixels * p.C, _NOTHING, _NOTHING]
-    return tables, {**_ALL_AT_ONCE, "cols": p.C, "second_rows": p.C, "second_cols": p.F}
+def _rows_are_cells(p: ConvProblem) -> Tables:
+    """The gradient of x at stride 1, channels-last, all images at once: windows of padded dout times w transposed.
+
+    w is (kh kw c, f) and becomes (f, kh kw c).
+    """
+    vertical = GradientAxis.of(p.H, p.KH, 1, p.dilation[0], p.pads[0][0], p.OH)
+    horizontal = GradientAxis.of(p.W, p.KW, 1, p.dilation[1], p.pads[1][0], p.OW)
+    (down,), (across,) = vertical.phases, horizontal.phases
+    images, filters, row = np.arange(p.N), np.arange(p.F), horizontal.length * p.F
+    gather = _NOTHING
+    if (vertical.length, horizontal.length) != (p.OH, p.OW):
+        rows, columns = (
+            _inside(np.arange(axis.length), axis.front, outputs)
+            for axis, outputs in ((vertical, p.OH), (horizontal, p.OW))
+        )
+        numbers = ((images[:, None, None] * p.OH + rows[:, None]) * p.OW + columns)[..., None] * p.F + filters
+        gather = np.where(((rows[:, None] < 0) | (columns < 0))[None, :, :, None], -1, numbers).ravel()
+    cells = offsets(images * vertical.length * row, np.arange(p.H) * row, np.arange(p.W) * p.F)
+    kernel_h, at_h = np.array(down.taps, np.int64).T
+    kernel_w, at_w = np.array(across.taps, np.int64).T
+    acol = offsets(at_h * row, at_w * p.F, filters)
+    brow = offsets(kernel_h * p.KW * p.C, kernel_w * p.C, filters * p.taps * p.C)
+    tables = [gather, cells, acol, brow, np.arange(cells.size) * p.C, _NOTHING, _NOTHING]
+    return tables, {**_ALL_AT_ONCE, "cols": p.C, "second_rows": p.taps * p.C, "second_cols": p.F}
