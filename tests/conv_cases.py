@@ -12,6 +12,7 @@ from fastconv import plan
 from fastconv.algorithms import (
     ALGORITHMS,
     costs,
+    depthwise_gradient,
     fft,
     fft_gradient,
     gradient_columns,
@@ -49,6 +50,7 @@ TINY_OF_MODULES = {
     fft: {"WEIGHT_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     fft_gradient: {"SPECTRA_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     grouped_units: {"TASK_BYTES": 2048, "_LINE_BYTES": 64},
+    depthwise_gradient: {"_KEPT_BYTES": 2048, "_SUM_PIXELS": 8},
     matrix_pixels: {"_KEPT_BYTES": 8192, "_WEIGHT_BYTES": 8192, "_PIXELS": 32},
 }
 

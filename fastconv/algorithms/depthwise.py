@@ -1,7 +1,7 @@
 """Depthwise convolution, one channel per group: reads and writes each number in place, about once.
 
-Channels-first arrays go to `depthwise_planes`, channels-last ones to `depthwise_pixels`; the gradient of w is that of
-groups of one channel, of which a vector holds several.
+Channels-first arrays go to `depthwise_planes`, channels-last ones to `depthwise_pixels` and, for the gradient of w, to
+`depthwise_gradient`; other gradients of w are those of groups of one channel, of which a vector holds several.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.algorithms.base import Algorithm
+from fastconv.algorithms.depthwise_gradient import DepthwiseGradientPass
 from fastconv.algorithms.depthwise_pixels import PixelsPass
 from fastconv.algorithms.depthwise_planes import PlanesPass
 from fastconv.algorithms.grouped_gradient import GroupedGradient
@@ -67,6 +68,13 @@ def _gradient_x(problem: ConvProblem, threads: int) -> Any:
     return _correlation(problem, threads, gradient=True)
 
 
+def _gradient_w(problem: ConvProblem, threads: int) -> Any:
+    offers: list[Any] = [GroupedGradient(problem, threads)]
+    if not DepthwiseGradientPass.declines(problem):
+        offers.append(DepthwiseGradientPass(problem, threads))
+    return min(offers, key=lambda offer: offer.cycles)
+
+
 ALGORITHM = Algorithm(
-    "depthwise", "one channel per group, read in place", _forward, _gradient_x, GroupedGradient, _declines
+    "depthwise", "one channel per group, read in place", _forward, _gradient_x, _gradient_w, _declines
 )

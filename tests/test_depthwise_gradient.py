@@ -1,0 +1,46 @@
+"""The gradient of w of one channel per group, channels-last, whether or not it is predicted to be the fastest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conv_cases import DTYPES, filters, images, normal, use_tiny_blocks
+from oracles import convolution as oracle
+from tolerances import assert_close
+
+from fastconv import explain_conv2d
+from fastconv.algorithms.depthwise_gradient import DepthwiseGradientPass
+
+# (images, channels, height, width), kernel, options: channels around one, two and eight vectors, taps around what
+# registers hold, edges that meet no tap.
+CASES = [
+    ((2, 1, 5, 4), (3, 3), {"padding": 1}),
+    ((2, 15, 9, 7), (3, 3), {"padding": 1}),
+    ((1, 33, 8, 9), (3, 3), {"padding": ((0, 2), (2, 0)), "stride": 2}),
+    ((3, 130, 6, 5), (2, 4), {"stride": (3, 1), "padding": ((1, 0), (2, 1))}),
+    ((1, 20, 12, 13), (5, 5), {"padding": 2}),
+    ((1, 17, 11, 12), (7, 7), {"padding": 3, "dilation": 2}),
+    ((70, 3, 4, 4), (3, 3), {"padding": 1}),
+    ((1, 16, 3, 3), (1, 1), {"padding": 2}),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tiny", (False, True))
+@pytest.mark.parametrize(("shape", "kernel", "options"), CASES)
+def test_gradient_of_w(shape, kernel, options, tiny, dtype, monkeypatch):
+    if tiny:
+        use_tiny_blocks(monkeypatch.setattr)
+    channels = shape[1]
+    x, w = normal(1, shape), normal(2, (channels, 1, *kernel))
+    out = oracle.conv2d(x, w, groups=channels, **options)
+    dout = normal(3, out.shape)
+    expected = filters(oracle.conv2d_gradients(x, w, dout, groups=channels, **options)[1], "NHWC")
+    x, dout = (images(array, "NHWC").astype(dtype) for array in (x, dout))
+    problem = explain_conv2d(
+        x.shape, expected.shape, layout="NHWC", dtype=dtype, groups=channels, **options
+    ).problem  # fmt: skip
+    assert not DepthwiseGradientPass.declines(problem)
+    dw = np.full(expected.shape, np.nan, dtype)
+    DepthwiseGradientPass(problem, 2).run(x, dout, dw)
+    assert_close(dw, expected, dout[..., 0].size)
