@@ -34,7 +34,7 @@ CYCLES_PER_SCATTERED = 2.0  # one result of a channels-first output that is stor
 # A tile's turning to the next plane, which lies in another page. Packed panels were 1.1 times as fast for 32 channels
 # of 112x112, 1.2 to 2 times for 64 and 96 channels, which are more streams than the prefetchers follow.
 # Emerald Rapids: planes of 16,000 numbers, beyond L2: 32 of them 1.2 times, 64 twice as long as panels.
-_CYCLES_PER_PLANE, _CYCLES_PER_FAR_PLANE, _STREAMS = 3.0, 18.0, 32
+_CYCLES_PER_PLANE, _CYCLES_PER_FAR_PLANE, _STREAMS = 3.0, 18.0, 28
 CYCLES_PER_LAUNCH = 12_000.0
 # Of a tile's steps whose places are looked up together, see `tile_sweep`. With AVX-512 0.97 where the core is alone.
 IN_RUNS = 0.88
