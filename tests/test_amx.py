@@ -1,0 +1,123 @@
+"""Products on the matrix unit: numbers in parts, extreme values, threads and forks; the catalogue is in `test_conv`."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conv_cases import normal
+from oracles import convolution as oracle
+from tolerances import assert_close
+
+from fastconv import conv2d, conv2d_forward, explain_conv2d
+from fastconv._kernels import bfloat_parts
+from fastconv._kernels.isa import matrix_unit_missing
+from fastconv._kernels.jit import jit
+from fastconv._kernels.simd import call_address
+from fastconv.algorithms import amx
+
+NAMES = [algorithm.name for algorithm in amx.ALGORITHMS]
+X, W = normal(1, (2, 11, 12, 40)), normal(2, (3, 3, 40, 24))
+OPTIONS = {"padding": 1, "layout": "NHWC"}
+
+needs_unit = pytest.mark.skipif(matrix_unit_missing() is not None, reason=str(matrix_unit_missing()))
+
+
+def test_declines(monkeypatch):
+    monkeypatch.setattr(amx, "matrix_unit_missing", lambda: "the processor has no AMX")
+    with pytest.raises(ValueError, match="'amx' cannot run this problem: the processor has no AMX"):
+        conv2d(X, W, algorithm="amx", **OPTIONS)
+    assert conv2d(X, W, algorithm="fast", **OPTIONS).shape == (2, 11, 12, 24)
+
+
+@needs_unit
+def test_reasons():
+    found = explain_conv2d((1, 8, 9, 9), (8, 2, 3, 3), groups=4).predictions
+    assert {found["forward"][name] for name in NAMES} == {"groups are not split"}
+    found = explain_conv2d((1, 8, 9, 9), (8, 8, 3, 3), dtype=np.float64).predictions
+    assert {found["forward"][name] for name in NAMES} == {"the unit multiplies parts of float32, not float64"}
+    found = explain_conv2d((1, 8, 9, 9), (8, 8, 3, 3)).predictions
+    assert {found["gradient_w"][name] for name in NAMES} == {"only forward and the gradient of x are made"}
+
+
+@jit
+def _call(callback, arguments):
+    call_address(callback, arguments)
+
+
+def floats(parts: np.ndarray) -> np.ndarray:
+    """bfloat16 numbers, given by their bits, as float64."""
+    return (parts.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+@needs_unit
+@pytest.mark.parametrize("channels", (1, 3, 16, 31, 33, 70))
+def test_three_parts_are_exact(channels):
+    pixels, depth = 37, 32
+    scales = np.random.default_rng(4).integers(-60, 60, (pixels, channels))
+    x = np.ldexp(normal(3, (pixels, channels)), scales)
+    assert x.dtype == np.float32
+    planes = -(-channels // depth)
+    for cut, source, step in (
+        (bfloat_parts.split_planes(3), x, 0),
+        (bfloat_parts.split_channels(3), np.ascontiguousarray(x.T), pixels),
+    ):
+        kept = np.full((3, planes, pixels, depth), 7, np.uint16)
+        part, plane = kept.strides[:2]
+        _call(cut.address, (kept.ctypes.data, part, plane, source.ctypes.data, pixels, channels, depth, step))
+        sums = floats(kept).sum(axis=0).transpose(1, 0, 2).reshape(pixels, -1)
+        np.testing.assert_array_equal(sums[:, :channels], x)
+        assert not sums[:, channels:].any()
+    spread = int(channels in bfloat_parts.SPREAD)
+    kept = np.full((3, pixels * (channels + spread) + 1), 7, np.uint16)
+    cut = bfloat_parts.split_row(3, channels * spread)
+    _call(cut.address, (kept.ctypes.data, kept.strides[0], 0, x.ctypes.data, pixels, channels, 0, 0))
+    assert (kept[:, -1] == 7).all()
+    sums = floats(kept[:, :-1]).sum(axis=0).reshape(pixels, -1)
+    np.testing.assert_array_equal(sums[:, :channels], x)
+    assert not sums[:, channels:].any()
+
+
+@needs_unit
+@pytest.mark.parametrize("algorithm", NAMES)
+def test_large_and_small_numbers(algorithm):
+    """Scaled by powers of two, results are the same but for the scale; the largest numbers stay finite."""
+    expected = conv2d(X, W, algorithm=algorithm, **OPTIONS)
+    for scale in (2.0**60, 2.0**-60):
+        np.testing.assert_array_equal(
+            conv2d(X * np.float32(scale), W, algorithm=algorithm, **OPTIONS), expected * np.float32(scale)
+        )
+    if algorithm == "amx":
+        most = np.full((1, 4, 4, 2), np.finfo(np.float32).max, np.float32)
+        out = conv2d(most, np.full((1, 1, 2, 3), 0.25, np.float32), layout="NHWC", algorithm=algorithm)
+        np.testing.assert_allclose(out, most[0, 0, 0, 0] / 2, rtol=1e-6)
+
+
+@needs_unit
+def test_threads_and_a_fork():
+    """Each thread sizes the unit's registers for itself; a child may go on using them."""
+    shapes = [(5, 5, 16, 20), (3, 3, 40, 24), (1, 1, 64, 70), (7, 7, 3, 9)]
+    problems = [(normal(i, (2, 13, 14, shape[2])), normal(9 + i, shape)) for i, shape in enumerate(shapes)]
+    options = {"layout": "NHWC", "algorithm": "amx", "padding": 3}
+    expected = [conv2d(x, w, **options) for x, w in problems]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            results = list(pool.map(lambda problem: conv2d(*problem, **options), problems * 4))
+            for i, result in enumerate(results):
+                np.testing.assert_array_equal(result, expected[i % len(problems)])
+    child = os.fork()
+    if child == 0:
+        same = all(
+            np.array_equal(conv2d(*problem, **options), e) for problem, e in zip(problems, expected, strict=True)
+        )
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@needs_unit
+def test_backward_and_relu():
+    out, _ = conv2d_forward(X, W, activation="relu", algorithm="amx", **OPTIONS)
+    known = oracle.conv2d(X.transpose(0, 3, 1, 2), W.transpose(3, 2, 0, 1), padding=1)
+    assert_close(out, np.maximum(known, 0).transpose(0, 2, 3, 1), 360)
