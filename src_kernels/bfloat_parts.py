@@ -131,10 +131,7 @@ class _Splitter:
 
     def first_halves(self, count):
         """The mask of the first `count` of 32."""
-        lanes = 2 * _LANES
-        numbers = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
-        wide = Emitter(self.builder, 4, lanes)
-        return self.builder.icmp_signed("<", numbers, wide._splat(self.builder.trunc(count, I32), I32))
+        return Emitter(self.builder, 4, 2 * _LANES).lanes_below(count)
 
 
 @intrinsic(prefer_literal=True)

@@ -139,7 +139,7 @@ class _PixelEmitter(RowsEmitter):
                 w_row = simd.at(w, builder.mul(group.index, s["w_row"]))
                 self._column_taps(cells, rows, channel, taps, w_row, mask)
         for cell, place in reversed(list(zip(cells, places, strict=True))):
-            simd.store(self.bounded(builder.load(cell), self.bound), simd.at(place, channel), mask)
+            simd.store(simd.raised(builder.load(cell), self.bound), simd.at(place, channel), mask)
 
     def _column_taps(self, cells, pointers, channel, taps, w, mask):
         if isinstance(taps, int):

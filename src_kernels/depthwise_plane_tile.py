@@ -296,7 +296,7 @@ class _PlaneEmitter(RowsEmitter):
             if len(values) == 2:
                 values = [simd.shuffle(*values, even), simd.shuffle(*values, [lane + lanes // 2 for lane in even])]
             for value, first in zip(values, places, strict=True):
-                value, pointer = self.bounded(value, self.bound), simd.at(to, builder.mul(first, step))
+                value, pointer = simd.raised(value, self.bound), simd.at(to, builder.mul(first, step))
                 if stores == SCATTERED:
                     simd.scatter(value, pointer, step, simd.lanes_below(builder.sub(left, first)))
                 elif masked and (stores == MASKED or (stores == NARROW and cell == self.rows.cells - 1)):

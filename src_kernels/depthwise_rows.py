@@ -82,9 +82,4 @@ class RowsEmitter:
 
     def least(self, flags):
         """The lower bound of results: zero for ReLU, otherwise none."""
-        scalar = self.simd.scalar
-        return self.simd.broadcast(self.builder.select(self.asked(flags, RELU), scalar(0.0), scalar(float("-inf"))))
-
-    def bounded(self, value, least):
-        """max(value, least) that keeps NaN."""
-        return self.builder.select(self.builder.fcmp_ordered("<", value, least), least, value)
+        return self.simd.floor(self.asked(flags, RELU))

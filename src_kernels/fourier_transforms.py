@@ -222,17 +222,14 @@ def _emit_finish(typingctx, ITEMSIZE, BITS, out, out_stride, src, src_stride, ro
         out, out_stride, src, src_stride, rows, cols, bias, relu = args[2:]
         out, src, bias = (simd.pointer(p) for p in (out, src, bias))
         added = simd.broadcast(builder.load(bias))
-        rectify = builder.icmp_signed("!=", relu, I64(0))
-        floor = simd.broadcast(builder.select(rectify, simd.scalar(0.0), simd.scalar(float("-inf"))))
+        floor = simd.floor(builder.icmp_signed("!=", relu, I64(0)))
         with cgutils.for_range(builder, rows) as row:
             to = simd.at(out, builder.mul(row.index, out_stride))
             source = simd.at(src, builder.mul(row.index, src_stride))
 
             def move(first, mask, to=to, source=source):
                 value = builder.fadd(simd.load(simd.at(source, first), mask), added)
-                # What compares below the floor becomes the floor: NaN stays.
-                value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
-                simd.store(value, simd.at(to, first), mask)
+                simd.store(simd.raised(value, floor), simd.at(to, first), mask)
 
             simd.for_vectors(cols, move)
         return context.get_dummy_value()

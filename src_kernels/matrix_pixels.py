@@ -18,7 +18,6 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -106,10 +105,7 @@ def _emit_store(typingctx, RIGHT, c, places, pixels, out, width, relu):
         c, places, pixels, out, width, relu = args[1:]
         simd = Emitter(builder, 4, SIDE)
         c, out, places = simd.pointer(c), simd.pointer(out), simd.pointer(places, I64)
-        asked = builder.icmp_signed("!=", relu, I64(0))
-        lowest = simd.broadcast(
-            builder.select(asked, ir.Constant(simd.scalar, 0.0), ir.Constant(simd.scalar, float("-inf")))
-        )
+        floor = simd.floor(builder.icmp_signed("!=", relu, I64(0)))
         masks = [simd.first_lanes(builder.sub(width, I64(v * SIDE))) for v in range(vectors)]
         with cgutils.for_range(builder, pixels) as pixel:
             place = builder.load(simd.at(places, pixel.index))
@@ -117,8 +113,7 @@ def _emit_store(typingctx, RIGHT, c, places, pixels, out, width, relu):
                 source = simd.at(c, builder.mul(pixel.index, I64(SIDE * vectors)))
                 target = simd.at(out, place)
                 for v, mask in enumerate(masks):
-                    value = simd.load(simd.at(source, v * SIDE))
-                    value = builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
+                    value = simd.raised(simd.load(simd.at(source, v * SIDE)), floor)
                     simd.store(value, simd.at(target, v * SIDE), mask)
         return context.get_dummy_value()
 
@@ -212,9 +207,9 @@ def matrix_pixels(
             rows = min(g.block_rows, grids[grid, ROWS] - first)
             if rows <= 0:
                 continue
-            count = (rows - 1) * (g.cols // g.col_stride) + grids[grid, COLS]
-            products = (count + pixels - 1) // pixels
             pitch = g.cols // g.col_stride
+            count = (rows - 1) * pitch + grids[grid, COLS]
+            products = (count + pixels - 1) // pixels
             at = first * g.out_row + grids[grid, OUT_START]
             for chunk in range(0, products, g.chunk):
                 for panel in range(first_panel, last_panel):

@@ -1,14 +1,15 @@
 """Products on the matrix unit (AMX): float32 matrices as three bfloat16 parts each, 32 x 32 sums at a time.
 
-A float32 number is the exact sum of three bfloat16 numbers, its high, middle and low part (`thirds`): 3 x 8 bits of
-24. Of the nine products of two numbers' parts, six carry what float32 holds; the others are below 2**-22 of the result:
+A float32 number is the exact sum of three bfloat16 numbers, its high, middle and low part (see `bfloat_parts`): 3 x 8
+bits of 24. Of the nine products of two numbers' parts, six carry what float32 holds; the others are below 2**-22 of the
+result:
 
     a * b  =  ah bh + ah bm + am bh + am bm + ah bl + al bh
 
 The unit multiplies tiles of 16 rows x 32 parts with tiles of 32 parts x 16 columns in 16 cycles and adds up in float32.
 So six of its products take 96 cycles for what 16 x 2 x 16 multiply-adds of 512 bits take 256 for, from a sixth of the
-loads: on an Emerald Rapids core 470 GFLOP/s beside 165, and no less beside another thread of the core, which has loads
-and multiply-adds of its own but no matrices.
+loads: 385 GFLOP/s beside 165 on a core of an Emerald Rapids. Where another thread of the core is busy, it takes twice
+as long.
 
 A tile of A holds 16 rows, each `depth` parts side by side; one of B holds depth / 2 rows of 16 pairs of parts, a pair
 for each column. Rows lie evenly spaced in memory, anywhere.
@@ -38,17 +39,15 @@ _ORDERS = {
     3: {
         (2, 2): ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0)),
         (4, 1): ((2, 0), (1, 0), (0, 0), (1, 1), (0, 1), (0, 2)),
-        (1, 4): ((0, 2), (0, 1), (0, 0), (1, 1), (1, 0), (2, 0)),
     },
     2: {
         (2, 2): ((1, 0), (0, 0), (0, 1)),
         (4, 1): ((1, 0), (0, 0), (0, 1)),
-        (1, 4): ((0, 1), (0, 0), (1, 0)),
     },
 }
 # Registers 0 to 3 hold sums, the other four are split between A and B.
-_A_REGISTERS = {(2, 2): (4, 5), (4, 1): (4, 5, 6), (1, 4): (4,)}
-_B_REGISTERS = {(2, 2): (6, 7), (4, 1): (7,), (1, 4): (5, 6, 7)}
+_A_REGISTERS = {(2, 2): (4, 5), (4, 1): (4, 5, 6)}
+_B_REGISTERS = {(2, 2): (6, 7), (4, 1): (7,)}
 
 
 class Products(NamedTuple):

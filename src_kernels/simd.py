@@ -194,6 +194,14 @@ class Emitter:
         """max(value, 0) that keeps NaN: only what compares below zero becomes zero."""
         return self.builder.select(self.builder.fcmp_ordered("<", value, self.zero()), self.zero(), value)
 
+    def floor(self, asked):
+        """What `raised` raises to: zeros where `asked` (a bit) for ReLU, otherwise nothing."""
+        return self.broadcast(self.builder.select(asked, self.scalar(0.0), self.scalar(float("-inf"))))
+
+    def raised(self, value, floor):
+        """max(value, floor) that keeps NaN: only what compares below the floor becomes the floor."""
+        return self.builder.select(self.builder.fcmp_ordered("<", value, floor), floor, value)
+
     def shuffle(self, a, b, lanes):
         """Lanes of `a` (numbered from 0) and `b` (numbered on) in the given order."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))

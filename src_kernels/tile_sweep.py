@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -89,9 +88,7 @@ class _SweepEmitter(TileEmitter):
         simd, builder = self.simd, self.builder
         a, b, c, bias = (simd.pointer(p) for p in (a, b, c, bias))
         arow, acol, brow, bcol, crow, ccol = (simd.pointer(p, I64) for p in (arow, acol, brow, bcol, crow, ccol))
-        asked = builder.icmp_signed("!=", relu, I64(0))
-        scalar = builder.select(asked, ir.Constant(simd.scalar, 0.0), ir.Constant(simd.scalar, float("-inf")))
-        lowest = simd.broadcast(scalar)
+        floor = simd.floor(builder.icmp_signed("!=", relu, I64(0)))
         rows, vectors = range(self.rows), range(self.vectors)
         line_bytes = I64(LINE_BYTES)
         tile_bytes = builder.mul(lines, line_bytes)
@@ -130,6 +127,4 @@ class _SweepEmitter(TileEmitter):
             for m in rows:
                 c_row = simd.at(c, entry(crow, first_row, m))
                 for v in vectors:
-                    value = builder.load(sums[m, v])
-                    value = builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
-                    simd.store(value, simd.at(c_row, c_vectors[v]))
+                    simd.store(simd.raised(builder.load(sums[m, v]), floor), simd.at(c_row, c_vectors[v]))

@@ -226,8 +226,7 @@ def _emit_output(
         tiles, targets, offset, width, sums, tile_stride, position_stride, bias, relu = args[3:]
         simd = Emitter(builder, itemsize)
         sums, bias, targets = simd.pointer(sums), simd.pointer(bias), simd.pointer(targets, I64)
-        rectify = builder.icmp_signed("!=", relu, I64(0))
-        floor = simd.broadcast(builder.select(rectify, simd.scalar(0.0), simd.scalar(float("-inf"))))
+        floor = simd.floor(builder.icmp_signed("!=", relu, I64(0)))
         with cgutils.for_range(builder, tiles) as tile:
             table = simd.at(targets, builder.mul(tile.index, I64(m * m)))
             tile_sums = simd.at(sums, builder.mul(tile.index, tile_stride))
@@ -244,9 +243,7 @@ def _emit_output(
                 added = simd.load(simd.at(bias, first), mask)
                 for i, row in enumerate(_both_sides(builder, matrix, square)):
                     for j, value in enumerate(row):
-                        value = builder.fadd(value, added)
-                        # What compares below the floor becomes the floor: NaN stays.
-                        value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
+                        value = simd.raised(builder.fadd(value, added), floor)
                         to = simd.pointer(builder.load(simd.at(table, i * m + j)))
                         simd.store(value, simd.at(to, column), mask)
 

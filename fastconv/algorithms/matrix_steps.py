@@ -42,23 +42,27 @@ def matrix_steps(
     run = kernel_cols * pitch if joined else channels
     count = ceil_div(run, MOST_DEPTH)
     depth = ceil_div(run, 2 * count) * 2
+    # Of each chunk of a run: its plane, its first part, and the tap and channel of its parts.
+    parts = np.arange(depth)
     if joined:
-        chunks = [(0, min(i * depth, run - depth)) for i in range(count)]
+        firsts = np.minimum(np.arange(count) * depth, run - depth)
+        taps, channel = np.divmod(firsts[:, None] + parts, pitch)
+        behind = np.concatenate([[0], firsts[:-1] + depth])  # parts before it have been met
+        met = (channel < channels) & (firsts[:, None] + parts >= behind[:, None])
+        plane = np.zeros(count, np.int64)
     else:
-        chunks = [(plane, 0) for plane in range(count)]
+        plane, firsts = np.arange(count), np.zeros(count, np.int64)
+        channel = plane[:, None] * depth + parts
+        taps, met = np.zeros_like(channel), channel < channels
     places, weights = [], []
     for vertical, horizontal in product(down, across):
-        runs = [horizontal.taps] if joined else [(tap,) for tap in horizontal.taps]
-        here: list[tuple[int, int, int, int]] = []
-        met: list[int] = []
-        for number, (plane, first) in enumerate(chunks):
-            done = chunks[number - 1][1] + depth if joined and number else 0
-            for (kernel_row, row), taps in product(vertical.taps, runs):
-                here.append((plane, row, taps[0][1], first))
-                for part in range(first, first + depth):
-                    tap, channel = divmod(part, pitch) if joined else (0, plane * depth + part)
-                    kernel = kernel_row * kernel_cols + taps[tap][0]
-                    met.append(kernel * channels + channel if channel < channels and part >= done else -1)
-        places.append(np.array(here, np.int64).reshape(-1, 4))
-        weights.append(np.array(met, np.int64))
+        kernel_rows, rows = np.array(vertical.taps, np.int64).reshape(-1, 2).T
+        across_taps = np.array(horizontal.taps, np.int64).reshape(-1, 2)
+        runs = (1, len(across_taps)) if joined else (len(across_taps), 1)
+        kernel, cols = (column.reshape(runs) for column in across_taps.T)
+        order = np.meshgrid(np.arange(count), np.arange(rows.size), np.arange(len(cols)), indexing="ij")
+        chunk, line, at = (index.ravel() for index in order)
+        places.append(np.stack([plane[chunk], rows[line], cols[at, 0], firsts[chunk]], axis=1))
+        tap = kernel_rows[line, None] * kernel_cols + kernel[at[:, None], taps[chunk]]
+        weights.append(np.where(met[chunk], tap * channels + channel[chunk], -1).ravel())
     return MatrixSteps(depth, joined, pitch, 1 if joined else count, places, weights)

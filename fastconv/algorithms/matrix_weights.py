@@ -89,7 +89,7 @@ class MatrixWeights:
                 panels = scratch.take(floats.shape, w.dtype)
                 floats.pack(w, panels)
                 w, panel = panels, floats.depth * floats.width
-            runtime.run_on(
-                cut_panels, runtime.slots_for(w.size * 8), split_pairs(self.parts).address, w.reshape(-1), panel,
+            runtime.launch(
+                cut_panels, w.size * 8, split_pairs(self.parts).address, w.reshape(-1), panel,
                 self.rows, out, floats.filters, self.depth, self.right, self.part_bytes, self.tile_bytes,
             )  # fmt: skip

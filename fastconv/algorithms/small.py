@@ -190,16 +190,21 @@ def _rows_are_channels(p: ConvProblem) -> Tables:
 _ALL_AT_ONCE = {"parts": 1, "x_part": 0, "out_part": 0, "run_length": 0, "second_is_a": 0}
 
 
+def _padded_pixels(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Where the numbers of all pixels (rows, columns) of all images of a channels-last `shape` lie; -1 as in those."""
+    images, height, width, channels = shape
+    pixels = (np.arange(images)[:, None, None] * height + rows[:, None]) * width + columns
+    numbers = pixels[..., None] * channels + np.arange(channels)
+    return np.where(((rows[:, None] < 0) | (columns < 0))[None, :, :, None], -1, numbers).ravel()
+
+
 def _windows(p: ConvProblem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Channels-last input of all images: (gather, where the windows of the pixels start, where taps lie in them)."""
     images, (height, width) = np.arange(p.N), p.padded
     gather = _NOTHING
     if not p.no_padding:
         down, across = _inside(np.arange(height), p.pads[0][0], p.H), _inside(np.arange(width), p.pads[1][0], p.W)
-        pixels = (images[:, None, None] * p.H + down[:, None]) * p.W + across
-        numbers = pixels[..., None] * p.C + np.arange(p.C)
-        missing = ((down[:, None] < 0) | (across < 0))[None, :, :, None]
-        gather = np.where(missing, -1, numbers).ravel()
+        gather = _padded_pixels(down, across, p.x_shape)
     row = width * p.C
     starts = offsets(images * height * row, np.arange(p.OH) * p.stride[0] * row, np.arange(p.OW) * p.stride[1] * p.C)
     taps = offsets(np.arange(p.KH) * p.dilation[0] * row, np.arange(p.KW) * p.dilation[1] * p.C, np.arange(p.C))
@@ -249,8 +254,7 @@ def _rows_are_cells(p: ConvProblem) -> Tables:
             _inside(np.arange(axis.length), axis.front, outputs)
             for axis, outputs in ((vertical, p.OH), (horizontal, p.OW))
         )
-        numbers = ((images[:, None, None] * p.OH + rows[:, None]) * p.OW + columns)[..., None] * p.F + filters
-        gather = np.where(((rows[:, None] < 0) | (columns < 0))[None, :, :, None], -1, numbers).ravel()
+        gather = _padded_pixels(rows, columns, p.out_shape)
     cells = offsets(images * vertical.length * row, np.arange(p.H) * row, np.arange(p.W) * p.F)
     kernel_h, at_h = np.array(down.taps, np.int64).T
     kernel_w, at_w = np.array(across.taps, np.int64).T
