@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import address_of, call_address
 
 
 class ChannelDots(NamedTuple):
@@ -53,16 +53,17 @@ COLS, DOUT_START, OUT_START, OUT_ROW, OUT_COL, STEP, STEPS, FULL = range(len(Par
 
 @Kernel
 def channel_dots(
-    slot, slots, counter, tile, fold, dout, acol, w, brow, bcol, parts, tasks, out, tables, sums, totals, g
+    slot, slots, counters, tile, fold, dout, acol, w, brow, bcol, parts, tasks, out, tables, sums, totals, g
 ):  # fmt: skip
     """Tasks of an image are (part, first row, rows)."""
     if slot < 0:
         return on_every_slot(slot, slots)
     arow, places = tables[slot, 0], tables[slot, 1]
     mine, total = address_of(sums[slot]), totals[slot]
+    count_of_tasks = g.images * len(tasks)
     while True:
-        task = next_task(counter)
-        if task >= g.images * len(tasks):
+        task = next_task(counters, slot, slots, count_of_tasks)
+        if task == count_of_tasks:
             return
         image = task // len(tasks)
         part, top, rows = tasks[task % len(tasks), 0], tasks[task % len(tasks), 1], tasks[task % len(tasks), 2]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastconv._kernels.depthwise_rows import BIAS, RELU
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import address_of, call_address
 
 
 class PlaneWork(NamedTuple):
@@ -51,7 +51,7 @@ class PixelWork(NamedTuple):
 
 
 @Kernel
-def correlate_planes(slot, slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
+def correlate_planes(slot, slots, counters, tile, sizes, table, x, zeros, w, bias, out, g):
     if slot < 0:
         return on_every_slot(slot, slots)
     item = x.itemsize
@@ -60,10 +60,12 @@ def correlate_planes(slot, slots, counter, tile, sizes, table, x, zeros, w, bias
     flags = g.relu * RELU
     if bias.size > 0:
         flags |= BIAS
+    tasks = (pieces + g.run - 1) // g.run
     while True:
-        first = next_task(counter) * g.run
-        if first >= pieces:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
+        first = task * g.run
         end = min(first + g.run, pieces)
         while first < end:
             plane = first // bands
@@ -92,7 +94,7 @@ def correlate_planes(slot, slots, counter, tile, sizes, table, x, zeros, w, bias
 
 
 @Kernel
-def correlate_pixels(slot, slots, counter, tile, sizes, table, x, zeros, w, bias, out, g):
+def correlate_pixels(slot, slots, counters, tile, sizes, table, x, zeros, w, bias, out, g):
     if slot < 0:
         return on_every_slot(slot, slots)
     item = x.itemsize
@@ -101,9 +103,10 @@ def correlate_pixels(slot, slots, counter, tile, sizes, table, x, zeros, w, bias
     flags = g.relu * RELU
     if bias.size > 0:
         flags |= BIAS
+    tasks = g.images * blocks * shares
     while True:
-        task = next_task(counter)
-        if task >= g.images * blocks * shares:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         channel = task % shares * g.share
         row = task // shares % blocks * g.block

@@ -19,8 +19,8 @@ from numba.extending import intrinsic
 
 from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.jit import compile_callback
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import I64, Emitter, address_of, call_address, integers, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import I64, Emitter, address_of, call_address, integers
 
 _AHEAD = 8  # pixels before its turn at which dout is asked for
 
@@ -121,7 +121,7 @@ def _emit_tap_sums(
 
 
 @Kernel
-def depthwise_gradient(slot, slots, counter, add, copy, x, dout, out, kept, to_places, from_places, g):
+def depthwise_gradient(slot, slots, counters, add, copy, x, dout, out, kept, to_places, from_places, g):
     if slot < 0:
         return on_every_slot(slot, slots)
     item = x.itemsize
@@ -132,9 +132,10 @@ def depthwise_gradient(slot, slots, counter, add, copy, x, dout, out, kept, to_p
     mine = kept[slot]
     mine[:] = 0  # rows are copied between the same zeros each time
     row_numbers = g.padded * together
+    tasks = splits * shares
     while True:
-        task = next_task(counter)
-        if task >= splits * shares:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         share, split = task % shares, task // shares
         first = split % bands * g.band

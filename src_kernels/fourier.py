@@ -20,8 +20,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastconv._kernels.jit import helper
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import address_of, call_address
 
 
 class Calls(NamedTuple):
@@ -219,7 +219,7 @@ def fourier_weights(slot, slots, calls, w, spectra, scratch, high_turns, wide_tu
 
 @Kernel
 def fourier(
-    slot, slots, counter, calls, x, weights, bias, zeros, out, a_rows, x_rows, high_turns, wide_turns, scratch, g, t
+    slot, slots, counters, calls, x, weights, bias, zeros, out, a_rows, x_rows, high_turns, wide_turns, scratch, g, t
 ):
     if slot < 0:
         return on_every_slot(slot, slots)
@@ -231,11 +231,12 @@ def fourier(
     size = t.high * t.a_stride
     total = g.images * t.pairs
     positions = t.high * t.wide // t.lanes
+    tasks = (total + g.block - 1) // g.block * g.groups
     while True:
-        task = next_task(counter)
-        first = task // g.groups * g.block
-        if first >= total:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
+        first = task // g.groups * g.block
         group = g.group + task % g.groups
         count = min(g.block, total - first)
         for i in range(count):

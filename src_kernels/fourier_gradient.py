@@ -16,13 +16,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastconv._kernels.fourier import from_spectrum, load_tile, multiply_spectra, to_spectrum
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import address_of, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import address_of
 
 
 @Kernel
 def fourier_spectra(
-    slot, slots, counter, calls, x, spectra, a_rows, x_rows, high_turns, wide_turns, scratch, first, count, channel,
+    slot, slots, counters, calls, x, spectra, a_rows, x_rows, high_turns, wide_turns, scratch, first, count, channel,
     channels, all_channels, height, width, top, left, most_h, most_w, exchanged, step, t,
 ):  # fmt: skip
     if slot < 0:
@@ -31,9 +31,10 @@ def fourier_spectra(
     b = scratch[slot, a.size : a.size + 2 * t.wide * t.b_stride]
     number = 2 * t.lanes
     positions = t.high * t.wide // t.lanes
+    tasks = channels * count
     while True:
-        task = next_task(counter)
-        if task >= channels * count:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         c, place = task // count, task % count
         image, pair = (first + place) // t.pairs, (first + place) % t.pairs
@@ -66,7 +67,7 @@ class Sums(NamedTuple):
 
 
 @Kernel
-def fourier_gradient(slot, slots, counter, calls, tiles, douts, dw, high_turns, wide_turns, scratch, scale, g, wg, t):
+def fourier_gradient(slot, slots, counters, calls, tiles, douts, dw, high_turns, wide_turns, scratch, scale, g, wg, t):
     if slot < 0:
         return on_every_slot(slot, slots)
     item = dw.itemsize
@@ -77,11 +78,12 @@ def fourier_gradient(slot, slots, counter, calls, tiles, douts, dw, high_turns, 
     width = (wg.kernel_w - 1) * wg.across + 1
     over_c = (g.channels + g.most_channels - 1) // g.most_channels
     over_f = (g.filters + g.most_filters - 1) // g.most_filters
+    tasks = g.groups * over_c * over_f
     while True:
-        task = next_task(counter)
-        group = task // (over_c * over_f)
-        if group >= g.groups:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
+        group = task // (over_c * over_f)
         c, f = task // over_f % over_c * g.most_channels, task % over_f * g.most_filters
         channels, filters = min(g.most_channels, g.channels - c), min(g.most_filters, g.filters - f)
         of_c = address_of(tiles) + (group * g.channels + c) * positions * g.step * item

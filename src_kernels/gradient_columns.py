@@ -22,8 +22,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastconv._kernels.jit import helper
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import address_of, call_address
 
 
 class GradientColumns(NamedTuple):
@@ -145,7 +145,7 @@ def _store_row(copy, transpose, interleave, zeros, at, to, item, g):
 
 @Kernel
 def gradient_columns(
-    slot, slots, counter, tile, sum_tile, copy, transpose, interleave, dout, prow, srow, line_from, line_to, w, arow,
+    slot, slots, counters, tile, sum_tile, copy, transpose, interleave, dout, prow, srow, line_from, line_to, w, arow,
     acol, crow, terms, term_ends, ones, zeros, planes, columns, sums, dx, g,
 ):  # fmt: skip
     if slot < 0:
@@ -161,9 +161,10 @@ def gradient_columns(
     # Images that fit into one block all find their zeros in the same places.
     same = g.bands == 1 and g.block >= rows_j
     clear = True
+    tasks = g.images * g.groups * g.bands
     while True:
-        task = next_task(counter)
-        if task >= g.images * g.groups * g.bands:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         band = task % g.bands
         group = task // g.bands % g.groups

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from fastconv._kernels.grouped_packing import pack_rows
 from fastconv._kernels.grouped_tiles import BIAS, RELU
 from fastconv._kernels.jit import helper
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import address_of, call_address
 
 
 class Work(NamedTuple):
@@ -83,7 +83,7 @@ def _store(unpack, collected, out, image, first, count, unit, units, g):
 
 
 @Kernel
-def correlate(slot, slots, counter, pack, unpack, x, places, w, bias, out, sizes, entries, phases, scratch, results,
+def correlate(slot, slots, counters, pack, unpack, x, places, w, bias, out, sizes, entries, phases, scratch, results,
                packing, g):  # fmt: skip
     if slot < 0:
         return on_every_slot(slot, slots)
@@ -95,9 +95,10 @@ def correlate(slot, slots, counter, pack, unpack, x, places, w, bias, out, sizes
     flags = g.relu * RELU
     if bias.size > 0:
         flags |= BIAS
+    tasks = g.images * bands * bundles
     while True:
-        task = next_task(counter)
-        if task >= g.images * bands * bundles:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         unit = task % bundles * g.share
         units = min(g.share, g.units - unit)
@@ -135,7 +136,7 @@ def correlate(slot, slots, counter, pack, unpack, x, places, w, bias, out, sizes
 
 
 @Kernel
-def gradient(slot, slots, counter, pack, tile, x, x_places, dout, dout_places, partial, sizes, entries, x_scratch,
+def gradient(slot, slots, counters, pack, tile, x, x_places, dout, dout_places, partial, sizes, entries, x_scratch,
               dout_scratch, x_packing, dout_packing, g):  # fmt: skip
     if slot < 0:
         return on_every_slot(slot, slots)
@@ -145,9 +146,10 @@ def gradient(slot, slots, counter, pack, tile, x, x_places, dout, dout_places, p
     bands = (g.rows + g.band - 1) // g.band
     bundles = (g.units + g.share - 1) // g.share
     pieces = g.images * bands
+    tasks = g.splits * bundles
     while True:
-        task = next_task(counter)
-        if task >= g.splits * bundles:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         unit = task % bundles * g.share
         units = min(g.share, g.units - unit)

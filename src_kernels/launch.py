@@ -23,9 +23,10 @@ from numba import intp, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastconv._kernels.jit import jit
-from fastconv._kernels.simd import I32, I64, call_address
+from fastconv._kernels.jit import helper, jit
+from fastconv._kernels.simd import I32, I64, LINE_BYTES, call_address
 
+LINE_NUMBERS = LINE_BYTES // 8  # of a counter's cache line, which no other shares
 _CALL = ir.FunctionType(ir.VoidType(), [I64, I64])  # (slot, frame)
 _LAUNCH = ir.FunctionType(ir.VoidType(), [I64, I64, I64])  # (slots, call, frame)
 
@@ -74,6 +75,34 @@ def on_every_slot(typingctx, launcher, slots):
         return context.get_dummy_value()
 
     return types.none(launcher, slots), codegen
+
+
+@intrinsic
+def _take(typingctx, counters, owner):
+    """Count up the counter of a slot; returns what it was."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, value=args[0]).data
+        place = builder.gep(data, [builder.mul(args[1], I64(LINE_NUMBERS))])
+        return builder.atomic_rmw("add", place, I64(1), "monotonic")
+
+    return types.intp(counters, owner), codegen
+
+
+@helper
+def next_task(counters, slot, slots, tasks):
+    """The next of a kernel's tasks for a slot, or `tasks` if there is none: first its own, then those of others.
+
+    A slot's own tasks follow each other, mostly through the images, so that it finds in its cache what it made in the
+    launch before (a step of LeNet: convolutions and pooling ran 1.1 to 1.3 times as fast as with one counter for all).
+    Then it helps out, since cores are unequal. `counters` are zeros, (slots, LINE_NUMBERS) int64.
+    """
+    for turn in range(slots):
+        owner = (slot + turn) % slots
+        task = owner * tasks // slots + _take(counters, owner)
+        if task < (owner + 1) * tasks // slots:
+            return task
+    return tasks
 
 
 class Kernel:

@@ -24,9 +24,9 @@ from numba.extending import intrinsic
 
 from fastconv._kernels.bfloat_parts import PART_BYTES
 from fastconv._kernels.jit import compile_callback, helper
-from fastconv._kernels.launch import Kernel, on_every_slot
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.matrix_tile import SIDE, configure, release
-from fastconv._kernels.simd import I64, Emitter, address_of, call_address, integers, next_task
+from fastconv._kernels.simd import I64, Emitter, address_of, call_address, integers
 
 
 class MatrixPixels(NamedTuple):
@@ -179,7 +179,7 @@ def _store_planes(transpose, out, sums, place, rows, cols, pitch, width, step, g
 
 @Kernel
 def matrix_pixels(
-    slot, slots, counter, product, cut, store, transpose, config, x, sizes, grids, places, weights, bias, out, kept,
+    slot, slots, counters, product, cut, store, transpose, config, x, sizes, grids, places, weights, bias, out, kept,
     sums, g,
 ):  # fmt: skip
     if slot < 0:
@@ -193,9 +193,10 @@ def matrix_pixels(
     pixel_bytes = g.col_stride * g.pitch * PART_BYTES
     image_bytes = g.stride * g.kept_rows * g.cols * g.pitch * PART_BYTES
     begin, to_places = address_of(kept[slot]) + g.front * g.pitch * PART_BYTES, address_of(places)
+    tasks = across * blocks * shares
     while True:
-        task = next_task(counter)
-        if task >= across * blocks * shares:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             break
         share = task % shares
         first = task // shares % blocks * g.block_rows

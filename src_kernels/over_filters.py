@@ -29,9 +29,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastconv._kernels.jit import helper
-from fastconv._kernels.launch import Kernel, on_every_slot
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU
-from fastconv._kernels.simd import LINE_BYTES, address_of, call_address, next_task
+from fastconv._kernels.simd import LINE_BYTES, address_of, call_address
 from fastconv._kernels.weight_panels import pack_rows
 
 
@@ -176,7 +176,7 @@ def _store_transposed(transpose, out, tables, results, tiles, f, width, g):
 
 @Kernel
 def over_filters(
-    slot, slots, counter, sweep, adding_sweep, tile, copy, transpose, pack, x, acol, runs, parts, segments, w, drow,
+    slot, slots, counters, sweep, adding_sweep, tile, copy, transpose, pack, x, acol, runs, parts, segments, w, drow,
     srow, brow, vectors, bias, zeros, out, result_rows, tables, patches, results, panel_room, g, packing,
 ):  # fmt: skip
     if slot < 0:
@@ -188,9 +188,10 @@ def over_filters(
     mine = tables[slot]
     spaced = False
     part_of, arow, crow, prow = mine[0], address_of(mine[1]), address_of(mine[2]), address_of(mine[3])
+    tasks = g.groups * chunks * shares
     while True:
-        task = next_task(counter)
-        if task >= g.groups * chunks * shares:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         group = task // (chunks * shares)
         share = task // chunks % shares
@@ -217,8 +218,8 @@ def over_filters(
                     call_address(copy, (target, prow + places, source, arow + places, g.tile_rows, g.run_length, 1))
 
         soon, lines = 0, 0
-        if g.ahead and chunks > slots:
-            soon = address_of(x) + _last_of_window((task + slots) % chunks * g.chunk, parts, acol, g) * item
+        if g.ahead and chunks > 1:
+            soon = address_of(x) + _last_of_window((task + 1) % chunks * g.chunk, parts, acol, g) * item
             bytes_of_sweeps = tiles * most * (min((share + 1) * g.share, panels) - share * g.share) * LINE_BYTES
             lines = (tiles * g.tile_rows * g.x_col * item + bytes_of_sweeps - 1) // bytes_of_sweeps
         for panel in range(share * g.share, min((share + 1) * g.share, panels)):

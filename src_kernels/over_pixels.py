@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastconv._kernels.launch import Kernel, on_every_slot
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.register_tile import ADD, RELU, ROW_BIAS
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.simd import address_of, call_address
 
 
 class OverPixels(NamedTuple):
@@ -51,7 +51,7 @@ class OverPixels(NamedTuple):
 
 
 @Kernel
-def over_pixels(slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g):
+def over_pixels(slot, slots, counters, tile, copy, w, arow, acol, x, brow, bias, out, crow, trow, scratch, starts, g):
     """Tasks are (image, group, band of output rows, share of the filters)."""
     if slot < 0:
         return on_every_slot(slot, slots)
@@ -61,9 +61,10 @@ def over_pixels(slot, slots, counter, tile, copy, w, arow, acol, x, brow, bias, 
     shares = (g.filters + g.share - 1) // g.share
     contiguous = g.out_col == 1 and g.out_row == g.cols and g.pitch == g.cols
     mine, start = scratch[slot], starts[slot]
+    tasks = g.images * g.groups * bands * shares
     while True:
-        task = next_task(counter)
-        if task >= g.images * g.groups * bands * shares:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         share = task % shares
         band = task // shares % bands

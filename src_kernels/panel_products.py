@@ -34,9 +34,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastconv._kernels.jit import helper
-from fastconv._kernels.launch import Kernel, on_every_slot
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU, RUN
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.simd import address_of, call_address
 
 
 class PanelProducts(NamedTuple):
@@ -127,7 +127,7 @@ def _pack_rows(pack, packed, a, arow, acol, first, end, count, pieces, item, g):
 
 @Kernel
 def panel_products(
-    slot, slots, counter, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, sources, targets,
+    slot, slots, counters, sweep, adding_sweep, tile, fill, pack, a, arow, packed_rows, b, brow, sources, targets,
     widths, b_columns, out_columns, qrow, prow, vectors, bias, zeros, out, crow, tables, panels, packs, g,
 ):  # fmt: skip
     if slot < 0:
@@ -140,9 +140,10 @@ def panel_products(
     panel, packed, mine = address_of(panels[slot]), address_of(packs[slot]), tables[slot]
     acol, places, starts, lengths, row_pieces = mine[0], mine[1], mine[2], mine[3], mine[4:]
     bands = (arow.size + g.band - 1) // g.band
+    tasks = g.splits * g.groups * bands * shares
     while True:
-        task = next_task(counter)
-        if task >= g.splits * g.groups * bands * shares:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         share = task % shares
         top = task // shares % bands * g.band

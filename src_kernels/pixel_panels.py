@@ -29,9 +29,9 @@ from numba.extending import intrinsic
 
 from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.jit import compile_callback, helper
-from fastconv._kernels.launch import Kernel, on_every_slot
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.register_tile import ADD, RELU, ROW_BIAS
-from fastconv._kernels.simd import I64, LINE_BYTES, Emitter, address_of, call_address, integers, next_task
+from fastconv._kernels.simd import I64, LINE_BYTES, Emitter, address_of, call_address, integers
 
 
 class PixelPanels(NamedTuple):
@@ -215,7 +215,7 @@ def _few_filters(
 
 @Kernel
 def pixel_panels(
-    slot, slots, counter, sweep, adding_sweep, tile, fill, copy, w, arow, acol, x, brow, prow, bias, zeros, out, crow,
+    slot, slots, counters, sweep, adding_sweep, tile, fill, copy, w, arow, acol, x, brow, prow, bias, zeros, out, crow,
     trow, pieces, places, panels, scratch, g,
 ):  # fmt: skip
     if slot < 0:
@@ -230,9 +230,10 @@ def pixel_panels(
     mine_pieces = pieces[slot]
     sources, targets, lengths = mine_pieces[0], mine_pieces[1], mine_pieces[2]
     joined = g.rows * g.cols if g.out_row == g.cols * g.out_col else g.cols  # pixels evenly spaced in `out`
+    tasks = g.groups * chunks * shares
     while True:
-        task = next_task(counter)
-        if task >= g.groups * chunks * shares:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         group = task // (chunks * shares)
         share = task % shares

@@ -251,17 +251,6 @@ def call_address(typingctx, address, arguments):
     return signature, codegen
 
 
-@intrinsic
-def next_task(typingctx, counter):
-    """Take the next number from a shared counter (int64 array of one): tasks are balanced over unequal cores."""
-
-    def codegen(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, value=args[0]).data
-        return builder.atomic_rmw("add", data, I64(1), "monotonic")
-
-    return types.intp(counter), codegen
-
-
 def integers(count: int):
     """The signature of a callback that takes `count` integers: void(intp, ...)."""
     return numba.void(*[types.intp] * count)

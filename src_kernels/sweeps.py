@@ -22,8 +22,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastconv._kernels.jit import helper
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import LINE_BYTES, address_of, call_address, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import LINE_BYTES, address_of, call_address
 
 
 class Sweeps(NamedTuple):
@@ -57,7 +57,7 @@ def _begin(band, g):
 
 @Kernel
 def sweeps(
-    slot, slots, counter, sweep, w, w_places, w_taps, x, x_places, x_taps, band_kinds, pieces, band_pieces, bias, out,
+    slot, slots, counters, sweep, w, w_places, w_taps, x, x_places, x_taps, band_kinds, pieces, band_pieces, bias, out,
     filters_to, pixels_to, g,
 ):  # fmt: skip
     """The tables of pixels have a row for each kind of band; `band_kinds[band]` says which.
@@ -70,8 +70,8 @@ def sweeps(
     shares = (g.panels + g.share - 1) // g.share
     tasks = g.images * g.groups * g.bands * shares
     while True:
-        task = next_task(counter)
-        if task >= tasks:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         share = task % shares
         band = task // shares % g.bands
@@ -80,8 +80,8 @@ def sweeps(
         kind = band_kinds[band]
         source = address_of(x) + _begin(task // shares, g) * item
         soon, lines = 0, 0
-        if g.pixels_are_rows and g.groups == 1 and task + slots < tasks:
-            soon = address_of(x) + _begin((task + slots) // shares, g) * item
+        if g.pixels_are_rows and g.groups == 1 and task + 1 < tasks:
+            soon = address_of(x) + _begin((task + 1) // shares, g) * item
             tiles = 0
             for piece in range(band_pieces[band], band_pieces[band + 1]):
                 tiles += pieces[piece, 1] * g.share

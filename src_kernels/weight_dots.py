@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import address_of, call_address
 
 
 class WeightDots(NamedTuple):
@@ -50,7 +50,7 @@ class WeightDots(NamedTuple):
 
 
 @Kernel
-def weight_dots(slot, slots, counter, tile, transpose, fold, dout, arow, x, brow, tables, sums, planes, partial, g):
+def weight_dots(slot, slots, counters, tile, transpose, fold, dout, arow, x, brow, tables, sums, planes, partial, g):
     if slot < 0:
         return on_every_slot(slot, slots)
     item = x.itemsize
@@ -63,9 +63,10 @@ def weight_dots(slot, slots, counter, tile, transpose, fold, dout, arow, x, brow
     size = g.tile_rows * g.tile_cols  # results of one tile
     columns = (g.taps + g.tile_cols - 1) // g.tile_cols
     mine = sums[slot]
+    tasks = g.splits * g.groups * bands
     while True:
-        task = next_task(counter)
-        if task >= g.splits * g.groups * bands:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         band = task % bands
         group = task // bands % g.groups

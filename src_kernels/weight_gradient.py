@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastconv._kernels.launch import Kernel, on_every_slot
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.register_tile import ADD
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.simd import address_of, call_address
 
 
 class WeightGradient(NamedTuple):
@@ -45,7 +45,7 @@ class WeightGradient(NamedTuple):
 
 
 @Kernel
-def weight_gradient(slot, slots, counter, tile, a, arow, b, column_b, column_out, column_width, out, crow, tables, g):
+def weight_gradient(slot, slots, counters, tile, a, arow, b, column_b, column_out, column_width, out, crow, tables, g):
     if slot < 0:
         return on_every_slot(slot, slots)
     item = a.itemsize
@@ -53,9 +53,10 @@ def weight_gradient(slot, slots, counter, tile, a, arow, b, column_b, column_out
     bands = (arow.size + g.band - 1) // g.band
     share = (pixels + g.splits - 1) // g.splits
     acol, brow = tables[slot, : g.depth_block], tables[slot, g.depth_block :]
+    tasks = g.splits * g.groups * bands
     while True:
-        task = next_task(counter)
-        if task >= g.splits * g.groups * bands:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         band = task % bands
         group = task // bands % g.groups

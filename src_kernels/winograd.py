@@ -19,8 +19,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastconv._kernels.jit import helper
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import address_of, call_address
 from fastconv._kernels.winograd_transforms import TAPS
 from fastconv._kernels.winograd_weights import BAND, locate_taps, transform_channels
 
@@ -128,7 +128,7 @@ def _store_transposed(transpose, out, results, first, count, f, width, g):
 
 @Kernel
 def winograd(
-    slot, slots, counter, to_tiles, sweep, adding_sweep, from_tiles, to_positions, copy, transpose, x, w, band_rows,
+    slot, slots, counters, to_tiles, sweep, adding_sweep, from_tiles, to_positions, copy, transpose, x, w, band_rows,
     w_rows, taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g, wg,
 ):  # fmt: skip
     if slot < 0:
@@ -146,9 +146,10 @@ def winograd(
     results = scratch[slot, tiles.size + sums.size + own_w.size :]
     w_addresses = addresses[slot, addresses.shape[1] - taps.size :]
     locate_taps(w_addresses, taps, bands[slot])
+    tasks = blocks * shares
     while True:
-        task = next_task(counter)
-        if task >= blocks * shares:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         share = task % shares
         first = task // shares * g.block

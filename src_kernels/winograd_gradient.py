@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastconv._kernels.launch import Kernel, on_every_slot
-from fastconv._kernels.simd import address_of, call_address, next_task
+from fastconv._kernels.launch import Kernel, next_task, on_every_slot
+from fastconv._kernels.simd import address_of, call_address
 from fastconv._kernels.winograd import locate
 from fastconv._kernels.winograd_transforms import TAPS
 
@@ -54,7 +54,7 @@ class WinogradGradient(NamedTuple):
 
 @Kernel
 def winograd_gradient(
-    slot, slots, counter, x_to_tiles, dout_to_tiles, sweep, adding_sweep, from_positions, x, dout, zeros, out, arow,
+    slot, slots, counters, x_to_tiles, dout_to_tiles, sweep, adding_sweep, from_positions, x, dout, zeros, out, arow,
     acol, brow, vectors, crow, addresses, scratch, g,
 ):  # fmt: skip
     if slot < 0:
@@ -69,9 +69,10 @@ def winograd_gradient(
     x_tiles = scratch[slot, : n * n * g.x_position]
     dout_tiles = scratch[slot, x_tiles.size : x_tiles.size + n * n * g.dout_position]
     sums = scratch[slot, x_tiles.size + dout_tiles.size :]
+    tasks = bands * g.splits
     while True:
-        task = next_task(counter)
-        if task >= bands * g.splits:
+        task = next_task(counters, slot, slots, tasks)
+        if task == tasks:
             return
         split = task // bands
         c = task % bands * g.band

@@ -9,7 +9,8 @@ import pytest
 
 import fastconv
 from fastconv import runtime, workspace
-from fastconv._kernels.launch import Kernel, launcher
+from fastconv._kernels.jit import jit
+from fastconv._kernels.launch import LINE_NUMBERS, Kernel, launcher, next_task
 from fastconv.workspace import Scratch
 
 MOST = runtime.numba.config.NUMBA_NUM_THREADS
@@ -206,3 +207,20 @@ def test_results_are_dropped_by_many_threads(empty_pool):
     for thread in threads:
         thread.join()
     assert workspace.held_bytes() == _free_bytes() <= workspace.KEEP_BYTES
+
+
+@jit
+def _take(counters, slot, slots, tasks):
+    return next_task(counters, slot, slots, tasks)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5])
+@pytest.mark.parametrize("tasks", [0, 1, 2, 7, 16])
+def test_tasks_are_taken_once_each_and_first_by_their_own_slot(slots, tasks):
+    counters, last = np.zeros((slots, LINE_NUMBERS), np.int64), slots - 1
+    own = list(range(last * tasks // slots, tasks))
+    taken = [_take(counters, last, slots, tasks) for _ in own]
+    assert taken == own
+    taken += [_take(counters, turn % slots, slots, tasks) for turn in range(tasks - len(own))]
+    assert sorted(taken) == list(range(tasks))
+    assert [_take(counters, slot, slots, tasks) for slot in range(slots)] == [tasks] * slots

@@ -104,8 +104,8 @@ class ChannelDotsPass:
             images = min(self.images, p.N - first)
             slots = min(runtime.slots_for(p.multiply_adds * images // p.N), self.threads)
             with Scratch(self.workspace) as scratch:
-                runtime.run_on(
-                    channel_dots, slots, np.zeros(1, np.int64), tile, fold,
+                runtime.run_tasks(
+                    channel_dots, slots, tile, fold,
                     self.source.prepare(dout[first : first + images], slots, scratch), self.acol, w.reshape(-1),
                     self.brow, self.bcol, self.parts, self.tasks, dx[first : first + images].reshape(-1),
                     scratch.take((slots, 2, self.tile.rows), INDEX),

@@ -69,8 +69,8 @@ class DepthwiseGradientPass:
         to_places, from_places = steps(self.together, p.W), steps(p.C, p.W)
         with Scratch(self.workspace) as scratch:
             sums = scratch.take(self.sums_shape, p.dtype)
-            runtime.run_on(
-                depthwise_gradient, slots, np.zeros(1, np.int64), *self._callbacks, x.reshape(-1), dout.reshape(-1),
+            runtime.run_tasks(
+                depthwise_gradient, slots, *self._callbacks, x.reshape(-1), dout.reshape(-1),
                 sums, scratch.take((slots, self.kept), p.dtype), to_places, from_places, g,
             )  # fmt: skip
             total = np.add.reduce(sums, axis=0, out=scratch.take(self.sums_shape[1:], p.dtype))

@@ -102,7 +102,7 @@ class PixelsPass:
         slots = min(runtime.slots_for(self.problem.multiply_adds), self.threads)
         for rows, sizes, table, work in self.launches:
             tile = pixel_tile(rows, self._unrolled(rows), self.problem.dtype.itemsize)
-            runtime.run_on(
-                correlate_pixels, slots, np.zeros(1, np.int64), tile.address, sizes, table, operand,
+            runtime.run_tasks(
+                correlate_pixels, slots, tile.address, sizes, table, operand,
                 self.zeros, w, bias, out, work,
             )  # fmt: skip

@@ -143,7 +143,7 @@ class PlanesPass:
         """All arrays C-contiguous, in the problem's layout; bias (F,) or empty."""
         slots = min(runtime.slots_for(self.problem.multiply_adds), self.threads)
         for shape, sizes, table, work in self.launches:
-            runtime.run_on(
-                correlate_planes, slots, np.zeros(1, np.int64), plane_tile(shape, self.problem.dtype.itemsize).address,
+            runtime.run_tasks(
+                correlate_planes, slots, plane_tile(shape, self.problem.dtype.itemsize).address,
                 sizes, table, operand, self.zeros, w, bias, out, work,
             )  # fmt: skip

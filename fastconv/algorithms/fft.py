@@ -158,8 +158,8 @@ class FourierPass:
         calls, *turns = self._fixed
         with Scratch() as scratch:
             own = scratch.take((slots, self.slot_numbers), self.problem.dtype)
-            runtime.run_on(
-                fourier, slots, np.zeros(1, np.int64), calls, x, spectra, bias, self.zero,
+            runtime.run_tasks(
+                fourier, slots, calls, x, spectra, bias, self.zero,
                 made, self.a_rows, self.x_rows, *turns, own, g, self.cut.tiles,
             )  # fmt: skip
 

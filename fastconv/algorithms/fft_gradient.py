@@ -99,20 +99,20 @@ class FourierGradientPass:
                     total = (images.stop - first) * t.pairs
                     for pair, group in product(range(0, total, self.pairs), range(0, p.groups, self.groups)):
                         count, groups = min(self.pairs, total - pair), min(self.groups, p.groups - group)
-                        runtime.run_on(
-                            fourier_spectra, slots, np.zeros(1, np.int64), calls, given[0], tiles, self.a_rows,
+                        runtime.run_tasks(
+                            fourier_spectra, slots, calls, given[0], tiles, self.a_rows,
                             self.x_rows, *turns, own, pair, count, group * p.group_channels,
                             groups * p.group_channels, p.C, p.H, p.W, p.pads[0][0], p.pads[1][0], t.high, t.wide,
                             False, self.step, t,
                         )  # fmt: skip
-                        runtime.run_on(
-                            fourier_spectra, slots, np.zeros(1, np.int64), calls, given[1], douts, self.a_rows,
+                        runtime.run_tasks(
+                            fourier_spectra, slots, calls, given[1], douts, self.a_rows,
                             self.dout_rows, *turns, own, pair, count, group * p.group_filters,
                             groups * p.group_filters, p.F, p.OH, p.OW, 0, 0, t.step_h, t.step_w, True, self.step, t,
                         )  # fmt: skip
                         add = int(first + pair > 0)
-                        runtime.run_on(
-                            fourier_gradient, slots, np.zeros(1, np.int64), calls, tiles, douts, dw.reshape(-1),
+                        runtime.run_tasks(
+                            fourier_gradient, slots, calls, tiles, douts, dw.reshape(-1),
                             *turns, own, dtype.type(1 / (t.high * t.wide)),
                             self.geometry._replace(group=group, groups=groups, depth=count, add=add), self.weights, t,
                         )  # fmt: skip

@@ -150,8 +150,8 @@ class GradientColumnsPass:
         tile, sum_tile = (register_tile(t.rows, t.vectors, itemsize) for t in (self.tile, self.sum_tile))
         with Scratch(self.workspace) as scratch:
             planes, columns, sums = (scratch.take((slots, size), p.dtype) for size in self.scratch)
-            runtime.run_on(
-                gradient_columns, slots, np.zeros(1, np.int64), tile.address, sum_tile.address, self.copy.address,
+            runtime.run_tasks(
+                gradient_columns, slots, tile.address, sum_tile.address, self.copy.address,
                 self.transpose.address, self.interleave.address, dout.reshape(-1), self.prow, self.srow, self.line_from,
                 self.line_to, w.reshape(-1), self.arow, self.acol, self.crow, self.terms, self.term_ends, self.ones,
                 self.zeros, planes, columns, sums, dx.reshape(-1), g,

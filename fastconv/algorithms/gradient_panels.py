@@ -253,8 +253,8 @@ class GradientPanelsPass:
         with scratch:
             x, dout = how.x.prepare(x, slots, scratch), dout.reshape(-1)
             a, b = (dout, x) if how.rows_are_filters else (x, dout)
-            runtime.run_on(
-                panel_products, slots, np.zeros(1, np.int64), *self._callbacks, a, self.arow, self.packed_rows, b,
+            runtime.run_tasks(
+                panel_products, slots, *self._callbacks, a, self.arow, self.packed_rows, b,
                 how.brow, *self.pieces.tables, self.b_columns, self.out_columns, self.qrow, self.prow, self.vectors,
                 self.no_bias, self.zeros, partial.reshape(-1), self.crow,
                 scratch.take((slots, _TABLES, _DEPTH_BLOCK), INDEX),

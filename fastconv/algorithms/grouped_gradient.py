@@ -104,8 +104,8 @@ class GroupedGradient:
         with Scratch(self.workspace) as scratch:
             partial = scratch.take(self.partial_shape, p.dtype)
             x_scratch, dout_scratch = (scratch.take((slots, numbers), p.dtype) for numbers in self.scratch)
-            runtime.run_on(
-                gradient, slots, np.zeros(1, np.int64), pack.address,
+            runtime.run_tasks(
+                gradient, slots, pack.address,
                 grouped_gradient_tile(self.shape, itemsize).address, x.reshape(-1), self.x_places, dout.reshape(-1),
                 self.dout_places, partial.reshape(len(partial), -1), self.sizes, self.entries, x_scratch, dout_scratch,
                 self.x, self.dout, self.work,

@@ -156,8 +156,8 @@ class GroupedPass:
                 panels = scratch.take(self.weights.shape, p.dtype)
                 self.weights.pack(w, panels)
             own, results = (scratch.take((slots, numbers), p.dtype) for numbers in (self.scratch, self.results))
-            runtime.run_on(
-                correlate, slots, np.zeros(1, np.int64), pack(itemsize).address, unpack(itemsize).address,
+            runtime.run_tasks(
+                correlate, slots, pack(itemsize).address, unpack(itemsize).address,
                 operand.reshape(-1), self.places, panels.reshape(-1), bias, out.reshape(-1), self.sizes, self.entries,
                 self._phases, own, results, self.packing, self.work,
             )  # fmt: skip

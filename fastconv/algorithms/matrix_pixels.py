@@ -214,8 +214,8 @@ class MatrixPixelsPass:
                 start = scratch.take(self.zeros.shape, p.dtype)
                 start[: bias.size], start[bias.size :] = bias, 0
             kept, sums = self.slot_numbers
-            runtime.run_on(
-                matrix_pixels, slots, np.zeros(1, np.int64), *self._callbacks, self.config, operand.reshape(-1),
+            runtime.run_tasks(
+                matrix_pixels, slots, *self._callbacks, self.config, operand.reshape(-1),
                 self.sizes, self.grids, self.out_places, panels.reshape(-1), start, out.reshape(-1),
                 scratch.take((slots, kept), _PART), scratch.take((slots, sums), p.dtype), self.geometry,
             )  # fmt: skip

@@ -272,8 +272,8 @@ class OverFiltersPass:
         with scratch:
             x = self.source.prepare(operand, slots, scratch)
             own = (scratch.take((slots, numbers), p.dtype) for numbers in self._slot_numbers)
-            runtime.run_on(
-                over_filters, slots, np.zeros(1, np.int64), *self._callbacks, x, self.acol, self.runs, parts,
+            runtime.run_tasks(
+                over_filters, slots, *self._callbacks, x, self.acol, self.runs, parts,
                 self.segments, panels, *self.weights.row_offsets, self.steps, self.vectors, bias, self.zeros, out,
                 self.result_rows, scratch.take((slots, TABLES, g.chunk * g.tile_rows), INDEX), *own, g,
                 self.weights.packing,

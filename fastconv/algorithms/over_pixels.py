@@ -117,8 +117,8 @@ class OverPixelsPass:
                 grid, geometry = launch.grid, changed(launch.geometry, images=images)
                 tile = register_tile(launch.tile.rows, launch.tile.vectors, p.dtype.itemsize)
                 with scratch:
-                    runtime.run_on(
-                        over_pixels, slots, np.zeros(1, np.int64), tile.address, self.copy.address, w, grid.arow,
+                    runtime.run_tasks(
+                        over_pixels, slots, tile.address, self.copy.address, w, grid.arow,
                         grid.acol, x, grid.brow, bias, out, launch.crow, launch.trow,
                         scratch.take((slots, launch.results), p.dtype), scratch.take((slots, geometry.tiles), INDEX),
                         geometry,

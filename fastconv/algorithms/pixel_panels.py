@@ -190,8 +190,8 @@ class PixelPanelsPass:
                     adding_sweep = tile_sweep(*shape, lane_bias=False, add=True, apart=apart).address
                 few_filters = register_tile(*shape).address if launch.few_filters else 0
                 with scratch:
-                    runtime.run_on(
-                        pixel_panels, slots, np.zeros(1, np.int64), sweep, adding_sweep, few_filters,
+                    runtime.run_tasks(
+                        pixel_panels, slots, sweep, adding_sweep, few_filters,
                         self.fill.address, self.copy.address, weights, launch.arow, launch.acol, x, launch.grid.brow,
                         self.prow, bias, self.zeros, out, launch.crow, launch.trow,
                         scratch.take((slots, 3, launch.chunk), INDEX),

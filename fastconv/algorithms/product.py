@@ -117,8 +117,8 @@ class ProductPass:
             g, weights = g._replace(filled=1), prepared
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
         with Scratch(self.workspace) as scratch:
-            runtime.run_on(
-                panel_products, slots, np.zeros(1, np.int64), *self._callbacks, operand.reshape(-1), self.arow,
+            runtime.run_tasks(
+                panel_products, slots, *self._callbacks, operand.reshape(-1), self.arow,
                 self.nothing, weights.reshape(-1), self.brow, *self.pieces.tables, self.firsts, self.firsts,
                 self.nothing, self.prow, self.vectors, bias, self.zeros, out.reshape(-1), self.crow,
                 scratch.take((slots, 4, _DEPTH_BLOCK), INDEX), scratch.take((slots, self.panels), p.dtype),

@@ -309,8 +309,8 @@ class SweepsPass:
         with Scratch(self.workspace) as scratch:
             padded = self.source.prepare(x, slots, scratch)
             results = scratch.take(out.shape, p.dtype) if self.planes else out
-            runtime.run_on(
-                sweeps, slots, np.zeros(1, np.int64), self._sweep, w, self.w_places, self.w_taps, padded,
+            runtime.run_tasks(
+                sweeps, slots, self._sweep, w, self.w_places, self.w_taps, padded,
                 self.x_places, self.x_taps, self.band_kinds, self.pieces, self.band_pieces, biases, results,
                 self.filters_to, self.pixels_to, changed(self.geometry, images=images),
             )  # fmt: skip

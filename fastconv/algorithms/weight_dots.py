@@ -120,8 +120,8 @@ class WeightDotsPass:
             tables = scratch.take((slots, 2, g.block * self.vectors), INDEX)
             sums, transposed = (scratch.take((slots, size), p.dtype) for size in (self.sums, self.planes))
             tile = dot_tile(self.tile.rows, self.tile.cols, p.dtype.itemsize)
-            runtime.run_on(
-                weight_dots, slots, np.zeros(1, np.int64), tile.address, self.transpose.address,
+            runtime.run_tasks(
+                weight_dots, slots, tile.address, self.transpose.address,
                 self.fold.address, dout.reshape(-1), self.arow, planes, self.brow, tables, sums, transposed, partial,
                 changed(g, images=images, add=int(add)),
             )  # fmt: skip

@@ -162,7 +162,7 @@ class WeightGradientPass:
             a, b = (x, dout) if self.rows_are_taps else (dout, x)
             tables = scratch.take((slots, 2 * g.depth_block), INDEX)
             tile = register_tile(self.tile.rows, self.tile.vectors, p.dtype.itemsize)
-            runtime.run_on(
-                weight_gradient, slots, np.zeros(1, np.int64), tile.address, a, self.arow, b, self.column_b,
+            runtime.run_tasks(
+                weight_gradient, slots, tile.address, a, self.arow, b, self.column_b,
                 self.column_out, self.column_width, partial, self.crow, tables, changed(g, images=images, add=int(add)),
             )  # fmt: skip

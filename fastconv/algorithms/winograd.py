@@ -205,8 +205,8 @@ class WinogradPass:
                 images = slice(first, min(first + self.images, p.N))
                 with scratch:
                     x = self.source.prepare(operand[images], slots, scratch)
-                    runtime.run_on(
-                        winograd, slots, np.zeros(1, np.int64), *self._callbacks, x, w.reshape(-1), self.band_rows,
+                    runtime.run_tasks(
+                        winograd, slots, *self._callbacks, x, w.reshape(-1), self.band_rows,
                         self.w_rows, self.taps, bias, self.zeros, out[images].reshape(-1), self.trow,
                         self.acol, self.brow, self.vectors, self.srow, addresses, bands, own,
                         changed(g, images=len(operand[images])), self.weights,

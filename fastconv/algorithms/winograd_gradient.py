@@ -123,8 +123,8 @@ class WinogradGradientPass:
         )
         with scratch:
             addresses = scratch.take((slots, g.block * (self.positions + g.m * g.m)), INDEX)
-            runtime.run_on(
-                winograd_gradient, slots, np.zeros(1, np.int64), input_transform(self.m, itemsize).address,
+            runtime.run_tasks(
+                winograd_gradient, slots, input_transform(self.m, itemsize).address,
                 dout_transform(self.m, itemsize).address,
                 sweep.address, adding_sweep.address, gradient_transform(self.m, itemsize).address,
                 self.x.prepare(x, slots, scratch), self.dout.prepare(dout, slots, scratch), self.zeros,
