@@ -98,7 +98,9 @@ class Optimizer:
             flat = (value if in_place else np.array(value, value.dtype.newbyteorder("="), order="C")).reshape(-1)
             grad = arguments.dense(grad, flat.dtype).reshape(-1)
             penalty, shrink = decay if self.decay_biases or value.ndim > 1 else (0.0, 1.0)
-            runtime.launch(kernel, 8 * flat.size, flat, grad, *state, rate * factor, *numbers, penalty / factor, shrink)
+            moved = flat.size * (3 + 2 * len(state))  # read and written, but for the gradient
+            numbers_of_step = rate * factor, *numbers, penalty / factor, shrink
+            runtime.launch(kernel, 8 * moved, flat, grad, *state, *numbers_of_step)
             if not in_place:
                 value[...] = flat.reshape(value.shape)
 
