@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import copy_block
-from fastconv._kernels.isa import MACHINE, best_tile
+from fastconv._kernels.isa import MACHINE, TileShape, tile_shapes
 from fastconv._kernels.pixel_panels import PixelPanels, fill_panels, pixel_panels
 from fastconv._kernels.register_tile import register_tile
 from fastconv._kernels.tile_sweep import tile_sweep
@@ -26,7 +26,12 @@ from fastconv.workspace import INDEX, Scratch
 # weights that stream past it, or passes by from the second: with AVX-512 64 took 1.1 to 1.25 times as long as 1024
 # (256 to 1024 channels 1x1, 192 channels 7x1).
 _DEPTH_BLOCK = costs.DEPTH_BLOCK if MACHINE.vector_bits == 512 else 256
-_TILES = 128  # of pixels at most in one task: panels of few steps are small, their results are not
+# Of pixels at most in one task: panels of few steps are small, their results are not. With AVX-512 128 took 1 to 1.1
+# times as long (1x1, 32 to 256 channels).
+_TILES = 24 if costs.WIDE else 128
+# Tiles of 8 x 2 and 8 x 3 beside 6 x 4, which loads less: 0.93 to 1.2 and 0.96 to 1.1 times as long, 1.05 and 1.04 in
+# the mean (30 layers of 1x1 to 1x3).
+_NARROW_SLOWDOWN, _WIDE_TILE = (1.05, 4) if costs.WIDE else (1.0, 0)
 # Steps before its turn at which a plane is asked for: 1x1 took 0.82 to 1.03 times as long. Several taps meet the same
 # numbers again, which are in the caches (5x5: 1.0 to 1.04 times).
 _AHEAD = 2
@@ -93,7 +98,7 @@ class PixelPanelsPass:
         image_bytes = self.source.scratch_bytes(itemsize)
         self.images = costs.images_at_once(image_bytes, problem.N)
         pixels = self.images * max(grid.rows * grid.cols for grid in grids)
-        self.tile = best_tile(grids[0].filters, pixels, itemsize)
+        self.tile = min(tile_shapes(itemsize), key=lambda shape: _arithmetic(shape, grids[0].filters, pixels, 256))
         # Forward, a filter's weights lie side by side: packed, they are written and read once more (512 to 2048
         # channels, 7x7 pixels: 1.8 times as long for one image, 1.2 times for eight; never faster).
         self.weights = WeightPanels.of(problem, gradient, self.tile.rows) if gradient else None
@@ -153,7 +158,7 @@ class PixelPanelsPass:
         if not launch.straight:
             each = itemsize * 2 / 64 if g.out_col == 1 else costs.CYCLES_PER_SCATTERED
             storing = pixels * g.filters * g.groups * (costs.CYCLES_PER_RUN / g.cols + each)
-        arithmetic = self.tile.cycles_for(g.filters, pixels, depth, g.depth_block) * costs.IN_RUNS
+        arithmetic = _arithmetic(self.tile, g.filters, pixels, depth, g.depth_block) * costs.IN_RUNS
         return arithmetic * g.groups + filling + storing
 
     def prepare(self, w: np.ndarray) -> np.ndarray | None:
@@ -199,3 +204,8 @@ class PixelPanelsPass:
                         scratch.take((slots, panel), p.dtype), scratch.take((slots, results), p.dtype),
                         changed(launch.geometry, images=images),
                     )  # fmt: skip
+
+
+def _arithmetic(shape: TileShape, filters: int, pixels: int, depth: int, block: int | None = None) -> float:
+    """Cycles of the sums alone."""
+    return shape.cycles_for(filters, pixels, depth, block) * (_NARROW_SLOWDOWN if shape.vectors < _WIDE_TILE else 1.0)
