@@ -13,6 +13,7 @@ from fastconv.algorithms import (
     ALGORITHMS,
     costs,
     depthwise_gradient,
+    depthwise_plane_gradient,
     fft,
     fft_gradient,
     gradient_columns,
@@ -51,6 +52,7 @@ TINY_OF_MODULES = {
     fft_gradient: {"SPECTRA_BYTES": 40_000, "SUMS_BYTES": 20_000, "CACHED_BYTES": 4096},
     grouped_units: {"TASK_BYTES": 2048, "_LINE_BYTES": 64},
     depthwise_gradient: {"_KEPT_BYTES": 2048, "_SUM_PIXELS": 8},
+    depthwise_plane_gradient: {"_SUM_VECTORS": 2, "_SUM_BYTES": 1024},
     matrix_pixels: {"_KEPT_BYTES": 8192, "_WEIGHT_BYTES": 8192, "_PIXELS": 32},
 }
 

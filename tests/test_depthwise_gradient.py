@@ -1,4 +1,4 @@
-"""The gradient of w of one channel per group, channels-last, whether or not it is predicted to be the fastest."""
+"""The gradient of w of one channel per group, whether or not a pass is predicted to be the fastest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from oracles import convolution as oracle
 from tolerances import assert_close
 
 from fastconv import explain_conv2d
+from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms.depthwise_gradient import DepthwiseGradientPass
+from fastconv.algorithms.depthwise_plane_gradient import PlaneGradientPass
 
 # (images, channels, height, width), kernel, options: channels around one, two and eight vectors, taps around what
 # registers hold, edges that meet no tap.
@@ -25,22 +27,49 @@ CASES = [
 ]
 
 
+# Channels-first planes that keep their size: of less than a vector, of vectors without whole rows between them, of a
+# few blocks of sums; padding on one side, dilation, kernels as large as the plane.
+SAME_SIZE = [
+    ((2, 1, 3, 2), (3, 3), {"padding": 1}),
+    ((3, 5, 7, 7), (3, 3), {"padding": 1}),
+    ((1, 33, 14, 13), (3, 3), {"padding": ((2, 0), (0, 2))}),
+    ((2, 3, 40, 31), (3, 5), {"padding": ((1, 1), (2, 2))}),
+    ((1, 4, 9, 80), (2, 3), {"padding": ((0, 1), (2, 2)), "dilation": (1, 2)}),
+    ((5, 2, 70, 66), (3, 3), {"padding": 1}),
+    ((1, 2, 5, 4), (4, 4), {"padding": ((2, 1), (1, 2))}),
+    ((2, 3, 6, 6), (1, 1), {}),
+]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("tiny", (False, True))
 @pytest.mark.parametrize(("shape", "kernel", "options"), CASES)
-def test_gradient_of_w(shape, kernel, options, tiny, dtype, monkeypatch):
+def test_channels_last(shape, kernel, options, tiny, dtype, monkeypatch):
+    check(DepthwiseGradientPass, "NHWC", shape, kernel, options, tiny, dtype, monkeypatch)
+
+
+@pytest.mark.skipif(MACHINE.vector_bits != 512, reason="masks are no registers of this vector unit")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tiny", (False, True))
+@pytest.mark.parametrize(("shape", "kernel", "options"), SAME_SIZE)
+def test_planes_that_keep_their_size(shape, kernel, options, tiny, dtype, monkeypatch):
+    check(PlaneGradientPass, "NCHW", shape, kernel, options, tiny, dtype, monkeypatch)
+
+
+def check(pass_, layout, shape, kernel, options, tiny, dtype, monkeypatch):
     if tiny:
         use_tiny_blocks(monkeypatch.setattr)
     channels = shape[1]
     x, w = normal(1, shape), normal(2, (channels, 1, *kernel))
     out = oracle.conv2d(x, w, groups=channels, **options)
     dout = normal(3, out.shape)
-    expected = filters(oracle.conv2d_gradients(x, w, dout, groups=channels, **options)[1], "NHWC")
-    x, dout = (images(array, "NHWC").astype(dtype) for array in (x, dout))
+    expected = filters(oracle.conv2d_gradients(x, w, dout, groups=channels, **options)[1], layout)
+    pixels = dout[:, 0].size
+    x, dout = (images(array, layout).astype(dtype) for array in (x, dout))
     problem = explain_conv2d(
-        x.shape, expected.shape, layout="NHWC", dtype=dtype, groups=channels, **options
+        x.shape, expected.shape, layout=layout, dtype=dtype, groups=channels, **options
     ).problem  # fmt: skip
-    assert not DepthwiseGradientPass.declines(problem)
+    assert not pass_.declines(problem)
     dw = np.full(expected.shape, np.nan, dtype)
-    DepthwiseGradientPass(problem, 2).run(x, dout, dw)
-    assert_close(dw, expected, dout[..., 0].size)
+    pass_(problem, 2).run(x, dout, dw)
+    assert_close(dw, expected, pixels)

@@ -1,7 +1,8 @@
 """Depthwise convolution, one channel per group: reads and writes each number in place, about once.
 
-Channels-first arrays go to `depthwise_planes`, channels-last ones to `depthwise_pixels` and, for the gradient of w, to
-`depthwise_gradient`; other gradients of w are those of groups of one channel, of which a vector holds several.
+Channels-first arrays go to `depthwise_planes`, channels-last ones to `depthwise_pixels`; for the gradient of w to
+`depthwise_plane_gradient` and `depthwise_gradient`, where it is not made as that of groups of one channel, of which a
+vector holds several.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.depthwise_gradient import DepthwiseGradientPass
 from fastconv.algorithms.depthwise_pixels import PixelsPass
+from fastconv.algorithms.depthwise_plane_gradient import PlaneGradientPass
 from fastconv.algorithms.depthwise_planes import PlanesPass
 from fastconv.algorithms.grouped_gradient import GroupedGradient
 from fastconv.problem import ConvProblem
@@ -70,8 +72,9 @@ def _gradient_x(problem: ConvProblem, threads: int) -> Any:
 
 def _gradient_w(problem: ConvProblem, threads: int) -> Any:
     offers: list[Any] = [GroupedGradient(problem, threads)]
-    if not DepthwiseGradientPass.declines(problem):
-        offers.append(DepthwiseGradientPass(problem, threads))
+    for kind in (DepthwiseGradientPass, PlaneGradientPass):
+        if not kind.declines(problem):
+            offers.append(kind(problem, threads))
     return min(offers, key=lambda offer: offer.cycles)
 
 
