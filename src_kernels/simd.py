@@ -251,6 +251,22 @@ def call_address(typingctx, address, arguments):
     return signature, codegen
 
 
+@intrinsic
+def ask_for(typingctx, address, count):
+    """Ask for the cache lines of `count` bytes from `address` on, to write to them."""
+
+    def codegen(context, builder, signature, args):
+        address, count = args
+        simd = Emitter(builder, 4)
+        lines = builder.sdiv(builder.add(count, I64(LINE_BYTES - 1)), I64(LINE_BYTES))
+        with cgutils.for_range(builder, lines) as line:
+            place = builder.add(address, builder.mul(line.index, I64(LINE_BYTES)))
+            simd.prefetch(simd.pointer(place), write=True)
+        return context.get_dummy_value()
+
+    return types.void(address, count), codegen
+
+
 def integers(count: int):
     """The signature of a callback that takes `count` integers: void(intp, ...)."""
     return numba.void(*[types.intp] * count)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from fastconv._kernels.jit import helper
 from fastconv._kernels.launch import Kernel, next_task, on_every_slot
-from fastconv._kernels.simd import address_of, call_address
+from fastconv._kernels.simd import address_of, ask_for, call_address
 from fastconv._kernels.winograd_transforms import TAPS
 from fastconv._kernels.winograd_weights import BAND, locate_taps, transform_channels
 
@@ -126,6 +126,18 @@ def _store_transposed(transpose, out, results, first, count, f, width, g):
         done += tiles
 
 
+@helper
+def _ask_for_results(out, first, count, f, behind, g):
+    """Ask for what tiles will fill of the planes f .. behind - 1 of the first one's image, without dilation."""
+    image, row, col = tile_place(first, g)
+    last_image, last_row, _ = tile_place(first + count - 1, g)
+    begin = row * g.out_width + col
+    rows = min(last_row + g.m, g.out_height) if last_image == image else g.out_height
+    for plane in range(f, behind):
+        place = (image * g.filters + plane) * g.out_filter + begin
+        ask_for(address_of(out) + place * out.itemsize, (rows * g.out_width - begin) * out.itemsize)
+
+
 @Kernel
 def winograd(
     slot, slots, counters, to_tiles, sweep, adding_sweep, from_tiles, to_positions, copy, transpose, x, w, band_rows,
@@ -183,6 +195,10 @@ def winograd(
                         weights, g.w_stride, g.tile_cols, wg,
                     )  # fmt: skip
             for position in range(positions):
+                if g.out_filter != 1 and g.down * g.across == 1:
+                    _ask_for_results(
+                        out, first, count, f + position * width // positions, f + (position + 1) * width // positions, g
+                    )
                 a = address_of(tiles) + position * g.tiles_stride * item
                 b = weights + position * g.w_stride * item
                 c = address_of(sums) + position * g.sums_stride * item
