@@ -180,8 +180,8 @@ def gradient(slot, slots, counters, pack, tile, x, x_places, dout, dout_places, 
 def unpack(slot, slots, block, transposed, partial, dw, drow, srow, panels, unit_filters, filters):
     """partial (panels of all units, depth or more, lanes) -> dw.
 
-    Row srow[r] of filter f becomes dw[drow[r] + f]; transposed, rows 0, 1, ... become dw[f * depth + r]. `block` is
-    `copy_block` or `transpose_block`.
+    Row srow[r] of filter f becomes dw[drow[r] + f], transposed dw[f * depth + r]. `block` is `copy_block` or
+    `transpose_rows`.
     """
     if slot < 0:
         return on_every_slot(slot, slots)
@@ -194,7 +194,7 @@ def unpack(slot, slots, block, transposed, partial, dw, drow, srow, panels, unit
         width = min(lanes, unit_filters - within, filters - f)
         source = address_of(partial[panel])
         if transposed:
-            call_address(block, (address_of(dw) + f * depth * item, depth, source, lanes, depth, width))
+            call_address(block, (address_of(dw) + f * depth * item, depth, source, address_of(srow), depth, width))
         else:
             call_address(
                 block, (address_of(dw) + f * item, address_of(drow), source, address_of(srow), depth, width, 1)

@@ -1,4 +1,4 @@
-"""The gradient of w of one channel per group, whether or not a pass is predicted to be the fastest."""
+"""The gradient of w of one channel per group, and of few, whether or not a pass is predicted to be the fastest."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastconv import explain_conv2d
 from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms.depthwise_gradient import DepthwiseGradientPass
 from fastconv.algorithms.depthwise_plane_gradient import PlaneGradientPass
+from fastconv.algorithms.grouped_gradient import GroupedGradient
 
 # (images, channels, height, width), kernel, options: channels around one, two and eight vectors, taps around what
 # registers hold, edges that meet no tap.
@@ -54,6 +55,23 @@ def test_channels_last(shape, kernel, options, tiny, dtype, monkeypatch):
 @pytest.mark.parametrize(("shape", "kernel", "options"), SAME_SIZE)
 def test_planes_that_keep_their_size(shape, kernel, options, tiny, dtype, monkeypatch):
     check(PlaneGradientPass, "NCHW", shape, kernel, options, tiny, dtype, monkeypatch)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("group", [1, 4, 24])
+@pytest.mark.parametrize("width", [4, 5, 6, 8, 11, 13])
+def test_last_run_of_taps_may_be_longer_than_the_row(width, group, layout):
+    channels = 48
+    x, w = normal(1, (2, channels, 4, 15)), normal(2, (channels, group, 2, width))
+    options = {"padding": ((1, 0), (width // 2, 1)), "stride": (1, 2), "groups": channels // group}
+    out = oracle.conv2d(x, w, **options)
+    dout = normal(3, out.shape)
+    expected = filters(oracle.conv2d_gradients(x, w, dout, **options)[1], layout)
+    x, dout = (images(array, layout).astype(np.float32) for array in (x, dout))
+    problem = explain_conv2d(x.shape, expected.shape, layout=layout, dtype="float32", **options).problem
+    dw = np.full(expected.shape, np.nan, np.float32)
+    GroupedGradient(problem, 2).run(x, dout, dw)
+    assert_close(dw, expected, dout[:, 0].size if layout == "NCHW" else dout[..., 0].size)
 
 
 def check(pass_, layout, shape, kernel, options, tiny, dtype, monkeypatch):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from fastconv import runtime
-from fastconv._kernels.blocks import copy_block, transpose_block
+from fastconv._kernels.blocks import copy_block, transpose_rows
 from fastconv._kernels.grouped import Shares, gradient, unpack
 from fastconv._kernels.grouped_gradient_tile import CHANNELS, GradientSizes, grouped_gradient_tile
 from fastconv._kernels.grouped_packing import pack_pixels, pack_planes
@@ -23,9 +23,9 @@ from fastconv.algorithms.grouped_units import (
     SPARED,
     Rows,
     Units,
+    fewest_runs,
     packing_of,
     places_in,
-    run_length,
     tap_entries,
     units_at_once,
 )  # fmt: skip
@@ -46,7 +46,9 @@ class GroupedGradient:
         self.units = units = Units.of(p.groups, p.group_channels, p.group_filters, lanes)
         around = Rows(axis_outputs(p, 0, False), axis_outputs(p, 1, False))
         (rows,), (columns,) = around.rows, around.columns
-        share, cols = units_at_once(p, units), around.width(p.W)
+        taps = fewest_runs(columns, units)
+        run_taps = ceil_div(p.KW, taps) * taps  # of a row, with zeros beside x for those that the kernel lacks
+        share, cols = units_at_once(p, units), around.width(p.W) + run_taps - p.KW
         bundles = ceil_div(units.count, share)
         row_bytes = share * (units.blocks * cols * rows.stride + units.panels * p.OW) * lanes * itemsize
         most = max(grouped_units.TASK_BYTES // row_bytes, 1)
@@ -56,12 +58,12 @@ class GroupedGradient:
         )
         self.dout = packing_of(p, p.OH, p.OW, p.F, units.filters, units.panels, band, p.OW, 0, 1)
         self.x_places, self.dout_places = places_in(self.x, around.left), places_in(self.dout, 0)
-        taps = run_length(columns, units)
         pixels = _PIXELS
         self.shape = GroupedShape(pixels, taps, columns.stride, units.width)
-        w_channel = p.taps * lanes
+        w_row = run_taps * lanes
+        w_channel = p.KH * w_row
         self.entries = np.array(
-            tap_entries(rows, columns, around, self.x, p.group_channels, taps, w_channel, p.KW * lanes, lanes), np.int64
+            tap_entries(rows, columns, around, self.x, p.group_channels, taps, w_channel, w_row, lanes), np.int64
         ).reshape(-1)
         self.sizes = np.array(
             GradientSizes(
@@ -69,7 +71,7 @@ class GroupedGradient:
                 columns.kernel_step * lanes,
             )
         )  # fmt: skip
-        depth = ceil_div(p.group_channels, min(CHANNELS, lanes)) * min(CHANNELS, lanes) * p.taps
+        depth = ceil_div(p.group_channels, min(CHANNELS, lanes)) * min(CHANNELS, lanes) * p.KH * run_taps
         wanted = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
         splits = max(min(ceil_div(wanted, bundles), p.N * ceil_div(p.OH, band)), 1)
         self.work = Shares(
@@ -79,7 +81,7 @@ class GroupedGradient:
         self.partial_shape = splits, units.count * units.panels, depth, lanes
         channels, kernel = np.arange(p.group_channels), np.arange(p.taps)
         self.drow = offsets(channels * p.F, kernel * p.group_channels * p.F)
-        self.srow = offsets(channels * w_channel, kernel * lanes)
+        self.srow = offsets(channels * w_channel, np.arange(p.KH) * w_row, np.arange(p.KW) * lanes)
         self.scratch = share * units.blocks * self.x.block, share * units.panels * self.dout.block
         self.workspace = (math.prod(self.partial_shape) + threads * sum(self.scratch)) * itemsize
         # Every pixel meets every run of taps and some channels at a time.
@@ -100,7 +102,7 @@ class GroupedGradient:
         p, units, itemsize = self.problem, self.units, self.problem.dtype.itemsize
         slots = min(runtime.slots_for(p.multiply_adds), self.threads)
         pack = (pack_pixels if p.channels_last else pack_planes)(itemsize)
-        block = (copy_block if p.channels_last else transpose_block)(itemsize)
+        block = (copy_block if p.channels_last else transpose_rows)(itemsize)
         with Scratch(self.workspace) as scratch:
             partial = scratch.take(self.partial_shape, p.dtype)
             x_scratch, dout_scratch = (scratch.take((slots, numbers), p.dtype) for numbers in self.scratch)

@@ -18,7 +18,9 @@ from fastconv.workspace import INDEX, Scratch
 
 _STEPS = 64  # vectors of pixels of one block: a tile's rows of dout and the block of x stay in the first-level cache
 _SUMS_BYTES = 2**20  # one vector per result of a task
-_FAR_PLANES = 1.4 if costs.WIDE else 1.0  # planes beyond the second-level cache (1x2, 32 channels of 16,000 numbers)
+_FAR_PLANES = (
+    1.4 if costs.WIDE else 1.0
+)  # a group's planes beyond the second-level cache (1x2, 32 channels of 16,000 numbers)
 _CYCLES_PER_FOLD = 20.0  # adding up the lanes of one result
 # Channels-last rows of 8,000 and 16,000 pixels, whose planes begin in other pages: 1.2 to 1.5 times as long as others.
 _LONG_ROW_BYTES, _CYCLES_PER_FAR_TRANSPOSED = 16 * 1024, 2.0
@@ -97,7 +99,7 @@ class WeightDotsPass:
         transposing = lines * p.OW * p.F * each if g.pitch else 0.0
         split = p.N * self.source.image * costs.cycles_per_split(self.source.stride[1])
         moved = 2 * self.image_bytes * p.N * costs.CYCLES_PER_BYTE_MOVED + split
-        if self.source.image * itemsize > costs.L2_BYTES:
+        if self.source.image // p.groups * itemsize > costs.L2_BYTES:
             arithmetic *= _FAR_PLANES
         return arithmetic + folds + transposing + moved + costs.CYCLES_PER_LAUNCH * (p.N / self.images)
 

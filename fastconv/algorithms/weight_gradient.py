@@ -31,6 +31,7 @@ _PIXEL_SLOWDOWNS = (1024, 1.35), (128, 1.25), (0, 1.0)  # from how many bytes a 
 # 5x5 of 32 and 48 channels 1.6 to 1.9 times as long as "im2col"; with a stride 1.1 to 1.3 times.
 _MANY_TAPS = 9
 _TAPS_SLOWDOWN, _STRIDED_TAPS_SLOWDOWN = (1.0, 1.0) if costs.WIDE else (1.35, 1.2)
+_FAR_TAPS, _FAR_TAPS_SLOWDOWN = 121, 1.35  # AVX-512 as others: 15x15 1.05 to 1.1, 21x21 1.9 to 2.4 times "im2col"
 _ROWS_PER_TASK = 96
 _SPLIT_BYTES = 2**21  # all partial results of the splits together
 _DEPTH_BLOCK = 256  # pixels summed in registers before they are added to dw: short sums keep float32 accurate
@@ -126,7 +127,8 @@ class WeightGradientPass:
         arithmetic *= next(slowdown for least, slowdown in _PIXEL_SLOWDOWNS if pitch >= least)
         if p.taps > _MANY_TAPS:
             strided = p.channels_last and p.stride != (1, 1)
-            arithmetic *= _STRIDED_TAPS_SLOWDOWN if strided else _TAPS_SLOWDOWN
+            far = max(_TAPS_SLOWDOWN, _FAR_TAPS_SLOWDOWN if p.taps > _FAR_TAPS else 1.0)
+            arithmetic *= _STRIDED_TAPS_SLOWDOWN if strided else far
         # Each block visits its results once: a load, an add and a store of every vector.
         visits = self.arow.size * width * itemsize / 64 * 2 / _DEPTH_BLOCK
         moved = 2 * self.image_bytes * p.N + (0 if self.direct else 2 * self.dw_size * itemsize)
