@@ -36,8 +36,7 @@ import numpy as np  # noqa: E402
 from numba.core.compiler_lock import global_compiler_lock  # noqa: E402
 
 from fastconv._kernels import jit  # noqa: E402
-from fastconv._kernels.isa import MACHINE  # noqa: E402
-from fastconv._kernels.launch import LINE_NUMBERS  # noqa: E402
+from fastconv._kernels.isa import LINE_BYTES, MACHINE  # noqa: E402
 
 # Below this many multiply-adds (or elements moved, times 8) a launch of the thread pool costs more than it saves:
 # 2 to 4 us with OpenMP or TBB against 0.1 ms of work at 10 GFLOP/s.
@@ -243,7 +242,7 @@ def run_on(kernel: Kernel, slots: int, *args: Any) -> None:
 
 def run_tasks(kernel: Kernel, slots: int, *args: Any) -> None:
     """As `run_on`, for kernels whose slots take tasks: `kernel(slot, slots, counters, *args)`, see `next_task`."""
-    run_on(kernel, slots, np.zeros((slots, LINE_NUMBERS), np.int64), *args)
+    run_on(kernel, slots, np.zeros((slots, LINE_BYTES // 8), np.int64), *args)
 
 
 def clear_cache() -> int:

@@ -15,6 +15,8 @@ from functools import cache
 from numba.core import config
 from numba.core.codegen import get_host_cpu_features
 
+LINE_BYTES = 64  # of the caches
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -23,10 +23,10 @@ from numba import intp, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastconv._kernels.isa import LINE_BYTES
 from fastconv._kernels.jit import helper, jit
-from fastconv._kernels.simd import I32, I64, LINE_BYTES, call_address
+from fastconv._kernels.simd import I32, I64, call_address
 
-LINE_NUMBERS = LINE_BYTES // 8  # of a counter's cache line, which no other shares
 _CALL = ir.FunctionType(ir.VoidType(), [I64, I64])  # (slot, frame)
 _LAUNCH = ir.FunctionType(ir.VoidType(), [I64, I64, I64])  # (slots, call, frame)
 
@@ -83,7 +83,7 @@ def _take(typingctx, counters, owner):
 
     def codegen(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, value=args[0]).data
-        place = builder.gep(data, [builder.mul(args[1], I64(LINE_NUMBERS))])
+        place = builder.gep(data, [builder.mul(args[1], I64(LINE_BYTES // 8))])
         return builder.atomic_rmw("add", place, I64(1), "monotonic")
 
     return types.intp(counters, owner), codegen
@@ -95,7 +95,7 @@ def next_task(counters, slot, slots, tasks):
 
     A slot's own tasks follow each other, mostly through the images, so that it finds in its cache what it made in the
     launch before (a step of LeNet: convolutions and pooling ran 1.1 to 1.3 times as fast as with one counter for all).
-    Then it helps out, since cores are unequal. `counters` are zeros, (slots, LINE_NUMBERS) int64.
+    Then it helps out, since cores are unequal. `counters` are zeros, (slots, LINE_BYTES // 8) int64.
     """
     for turn in range(slots):
         owner = (slot + turn) % slots

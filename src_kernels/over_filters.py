@@ -28,10 +28,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fastconv._kernels.isa import LINE_BYTES
 from fastconv._kernels.jit import helper
 from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.register_tile import ADD, LANE_BIAS, RELU
-from fastconv._kernels.simd import LINE_BYTES, address_of, call_address
+from fastconv._kernels.simd import address_of, call_address
 from fastconv._kernels.weight_panels import pack_rows
 
 

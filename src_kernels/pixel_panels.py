@@ -27,11 +27,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastconv._kernels.isa import MACHINE
+from fastconv._kernels.isa import LINE_BYTES, MACHINE
 from fastconv._kernels.jit import compile_callback, helper
 from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.register_tile import ADD, RELU, ROW_BIAS
-from fastconv._kernels.simd import I64, LINE_BYTES, Emitter, address_of, call_address, integers
+from fastconv._kernels.simd import I64, Emitter, address_of, call_address, integers
 
 
 class PixelPanels(NamedTuple):

@@ -12,9 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastconv._kernels.isa import MACHINE
+from fastconv._kernels.isa import LINE_BYTES, MACHINE
 
-LINE_BYTES = 64  # of the caches
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 

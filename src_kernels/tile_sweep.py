@@ -32,10 +32,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastconv._kernels.isa import MACHINE
+from fastconv._kernels.isa import LINE_BYTES, MACHINE
 from fastconv._kernels.jit import compile_callback
 from fastconv._kernels.register_tile import TileEmitter
-from fastconv._kernels.simd import I64, LINE_BYTES, integers
+from fastconv._kernels.simd import I64, integers
 
 ARGUMENTS = 17
 

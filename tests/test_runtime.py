@@ -9,8 +9,9 @@ import pytest
 
 import fastconv
 from fastconv import runtime, workspace
+from fastconv._kernels.isa import LINE_BYTES
 from fastconv._kernels.jit import jit
-from fastconv._kernels.launch import LINE_NUMBERS, Kernel, launcher, next_task
+from fastconv._kernels.launch import Kernel, launcher, next_task
 from fastconv.workspace import Scratch
 
 MOST = runtime.numba.config.NUMBA_NUM_THREADS
@@ -217,7 +218,7 @@ def _take(counters, slot, slots, tasks):
 @pytest.mark.parametrize("slots", [1, 2, 3, 5])
 @pytest.mark.parametrize("tasks", [0, 1, 2, 7, 16])
 def test_tasks_are_taken_once_each_and_first_by_their_own_slot(slots, tasks):
-    counters, last = np.zeros((slots, LINE_NUMBERS), np.int64), slots - 1
+    counters, last = np.zeros((slots, LINE_BYTES // 8), np.int64), slots - 1
     own = list(range(last * tasks // slots, tasks))
     taken = [_take(counters, last, slots, tasks) for _ in own]
     assert taken == own

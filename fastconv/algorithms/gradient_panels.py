@@ -20,11 +20,10 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import transpose_rows
-from fastconv._kernels.isa import MACHINE, TileShape, tile_shapes
+from fastconv._kernels.isa import LINE_BYTES, MACHINE, TileShape, tile_shapes
 from fastconv._kernels.panel_products import PanelProducts, panel_products
 from fastconv._kernels.pixel_panels import fill_panels
 from fastconv._kernels.register_tile import RUN
-from fastconv._kernels.simd import LINE_BYTES
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.filter_rows import from_filter_rows, total_of

@@ -10,6 +10,7 @@ import numpy as np
 from fastconv import runtime
 from fastconv._kernels.bfloat_parts import PART_BYTES, SPREAD, split_channels, split_planes, split_row
 from fastconv._kernels.blocks import transpose_block
+from fastconv._kernels.isa import LINE_BYTES
 from fastconv._kernels.matrix_pixels import MatrixPixels, PixelGrid, matrix_pixels, store_pixels
 from fastconv._kernels.matrix_tile import (
     MOST_DEPTH,
@@ -20,7 +21,6 @@ from fastconv._kernels.matrix_tile import (
     configuration,
     matrix_tile,
 )
-from fastconv._kernels.simd import LINE_BYTES
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.depthwise_axes import Outputs, axis_outputs
