@@ -150,7 +150,7 @@ class PlaneGradient(NamedTuple):
 
 
 @Kernel
-def plane_gradient(slot, slots, counters, add, sizes, masks, x, dout, out, sums, g):
+def plane_gradient(slot, slots, counters, add, fold, sizes, masks, x, dout, out, sums, g):
     """out (splits, channels * taps) = the gradients of w of some images each; `sums` is scratch, a row per slot."""
     if slot < 0:
         return on_every_slot(slot, slots)
@@ -175,9 +175,5 @@ def plane_gradient(slot, slots, counters, add, sizes, masks, x, dout, out, sums,
                     address_of(mine), channels,
                 ),
             )  # fmt: skip
-        target = out[split, channel * g.taps : (channel + channels) * g.taps]
-        for i in range(target.size):
-            total = x.dtype.type(0)
-            for lane in range(g.lanes):
-                total += mine[i * g.lanes + lane]
-            target[i] = total
+        target = address_of(out) + (split * g.channels + channel) * g.taps * item
+        call_address(fold, (target, address_of(mine), channels * g.taps))

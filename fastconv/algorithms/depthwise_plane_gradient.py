@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.depthwise_plane_gradient import PlaneGradient, PlaneSums, plane_gradient, plane_sums
+from fastconv._kernels.dot_tile import fold_lanes
 from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
@@ -69,10 +72,15 @@ class PlaneGradientPass:
         with Scratch(self.workspace) as scratch:
             partial = scratch.take(self.partial_shape, p.dtype)
             runtime.run_tasks(
-                plane_gradient, slots, plane_sums(p.KH, p.KW, p.dtype.itemsize).address, self.sizes, self.masks,
-                x.reshape(-1), dout.reshape(-1), partial, scratch.take((slots, self.sums), p.dtype), self.geometry,
+                plane_gradient, slots, *self._callbacks, self.sizes, self.masks, x.reshape(-1), dout.reshape(-1),
+                partial, scratch.take((slots, self.sums), p.dtype), self.geometry,
             )  # fmt: skip
             np.add.reduce(partial, axis=0, out=dw.reshape(-1))
+
+    @cached_property
+    def _callbacks(self) -> tuple[int, int]:
+        p, itemsize = self.problem, self.problem.dtype.itemsize
+        return plane_sums(p.KH, p.KW, itemsize).address, fold_lanes(itemsize).address
 
 
 def _bits(inside: np.ndarray) -> np.ndarray:

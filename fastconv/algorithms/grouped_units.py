@@ -116,7 +116,8 @@ def run_length(columns: Outputs, units: Units) -> int:
 def fewest_runs(columns: Outputs, units: Units) -> int:
     """The fewest taps that make the fewest runs of a row, the last of which may be longer than the row.
 
-    A run costs about the same whatever its length: one by one, 31x31 taps took 14.5 ms, in runs of 7 4.5.
+    A run costs about the same whatever its length: one by one, 31x31 taps took 14.5 ms, in runs of 7 4.5. With groups
+    of 4 to 32 channels, 5x5 and 7x7 taps took 0.7 to 1.04 times as long in runs of 3.
     """
     return min(_run_lengths(columns, units), key=lambda taps: (ceil_div(len(columns.taps), taps), taps))
 
