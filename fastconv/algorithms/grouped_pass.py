@@ -126,7 +126,7 @@ class GroupedPass:
                 tile = _CYCLES_PER_TILE + _CYCLES_PER_PIXEL * shape.pixels + steps * _step_cycles(shape)
                 self.cycles += panels * rows.count * ceil_div(columns.count, shape.pixels) * tile
                 slack = max(slack, shape.pixels * shape.stride + shape.taps)
-        self.spared = SPARED * self.cycles
+        self.spared = SPARED * self.cycles if channels < 2 * lanes else 0.0
         self.entries = np.array(entries, np.int64).reshape(-1)
         self.sizes = np.array(sizes, np.int64)
         self.scratch = share * units.blocks * packing.block + slack * lanes
