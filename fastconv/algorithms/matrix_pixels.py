@@ -37,10 +37,10 @@ _PIXELS = 512  # that pass by a block of weights
 # thread of the core is busy, the unit takes twice as long, and loads of tiles do not overlap with it: a step of three
 # parts took 180 ns where the core was alone and 580 elsewhere; as many multiply-adds took 390 and 550. Its price lies
 # between: 1x7, 5x5, 5x10 and 1x3 layers by three parts took 0.6 to 1.2 times as long as by "direct".
-_CYCLES_PER_STEP, _CYCLES_PER_PRODUCT = {2: 390.0, 3: 700.0}, 400.0
+_CYCLES_PER_STEP, _CYCLES_PER_PRODUCT = {2: 310.0, 3: 560.0}, 320.0
 _JOINED_SLOWDOWN = 1.5  # rows of tiles straddle cache lines
-_CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.2, {True: 0.35, False: 0.7}  # channels-last or not
-_CYCLES_PER_RESULT = {True: 0.7, False: 1.1}
+_CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.2, {True: 0.28, False: 0.56}  # channels-last or not
+_CYCLES_PER_RESULT = {True: 0.55, False: 0.9}
 
 
 class MatrixPixelsPass:
