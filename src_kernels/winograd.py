@@ -1,6 +1,9 @@
-"""Winograd convolution of 3x3 kernels, stride 1, any dilation: tiles transformed, multiplied by position, and back.
+"""Winograd convolution of stride 1 and any dilation: tiles transformed, multiplied by position, and back.
 
     out tile = A^T [ sum over c of (G w G^T) * (B^T x B) ] A          (see `winograd_transforms`)
+
+A kernel of more taps than the transforms take is a sum of pieces, each a kernel on a shifted input: their tiles and
+weights lie side by side as if they were more channels, `pieces` * channels deep.
 
 Tasks are (block of tiles, share of the panels of filters). Where all tiles make one block, a task may also transform
 the weights of its panels, which then never leave the cache. A task transforms its tiles of `x`, all channels, into
@@ -21,7 +24,6 @@ from typing import NamedTuple
 from fastconv._kernels.jit import helper
 from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.simd import address_of, ask_for, call_address
-from fastconv._kernels.winograd_transforms import TAPS
 from fastconv._kernels.winograd_weights import BAND, locate_taps, transform_channels
 
 
@@ -29,7 +31,15 @@ class Winograd(NamedTuple):
     """Sizes and strides of one launch; strides count numbers, not bytes."""
 
     images: int
-    m: int  # pixels of a tile: m x m
+    tile_height: int  # pixels of an output tile
+    tile_width: int
+    positions: int  # numbers of a transformed tile, n_down x n_across
+    n_down: int
+    n_across: int
+    pieces_down: int
+    pieces_across: int
+    piece_height: int  # rows of x from one piece to the next
+    piece_width: int
     down: int  # dilation: a tile's rows and columns lie this far apart
     across: int
     rows: int  # tiles of one image and phase of the dilation: rows x cols
@@ -64,56 +74,79 @@ def tile_place(tile, g):
     """
     image = tile // (g.down * g.across * g.rows * g.cols)
     phase = tile // (g.rows * g.cols) % (g.down * g.across)
-    row = tile // g.cols % g.rows * g.m * g.down + phase // g.across
-    col = tile % g.cols * g.m * g.across + phase % g.across
+    row = tile // g.cols % g.rows * g.tile_height * g.down + phase // g.across
+    col = tile % g.cols * g.tile_width * g.across + phase % g.across
     return image, row, col
 
 
 @helper
-def locate(table, start, outside, item, first, count, size, top, left, height, width, channels, g):
-    """table[tile, row, col] = address of that number of tile `first` + tile, or `outside`, for size x size numbers.
+def locate(table, start, outside, item, first, count, rows, cols, top, left, height, width, channels, g):
+    """table[tile, row, col] = address of that number of tile `first` + tile, or `outside`, for rows x cols numbers.
 
-    The tiles lie in images of height x width pixels at address `start`, with `top` and `left` zeros before them.
+    The tiles lie in images of height x width pixels at address `start`, with `top` and `left` zeros before them. Tiles
+    inside their images differ by where they begin: their addresses are those of the last one, moved.
     """
-    t = 0
-    for i in range(first, first + count):
-        image, row, col = tile_place(i, g)
-        for a in range(size):
-            y = row - top + a * g.down
-            line = start + (image * height + y) * width * channels * item
-            for b in range(size):
-                x = col - left + b * g.across
-                inside = y >= 0 and y < height and x >= 0 and x < width
-                table[t] = line + x * channels * item if inside else outside
-                t += 1
+    pixel, numbers = channels * item, rows * cols
+    image, row, col = tile_place(first, g)
+    tile_row, tile_col = row // (g.tile_height * g.down), col // (g.tile_width * g.across)
+    row_phase, col_phase = row % g.down, col % g.across
+    known, known_start = -1, 0
+    for t in range(0, count * numbers, numbers):
+        y = tile_row * g.tile_height * g.down + row_phase - top
+        x = tile_col * g.tile_width * g.across + col_phase - left
+        tile_start = start + ((image * height + y) * width + x) * pixel
+        inside = y >= 0 and y + (rows - 1) * g.down < height and x >= 0 and x + (cols - 1) * g.across < width
+        if inside and known >= 0:
+            moved = tile_start - known_start
+            here, there = table[t : t + numbers], table[known : known + numbers]
+            for i in range(numbers):
+                here[i] = there[i] + moved
+        else:
+            i = t
+            for a in range(0, rows * g.down, g.down):
+                for b in range(0, cols * g.across, g.across):
+                    within = y + a >= 0 and y + a < height and x + b >= 0 and x + b < width
+                    table[i] = tile_start + (a * width + b) * pixel if within else outside
+                    i += 1
+        if inside:
+            known, known_start = t, tile_start
+        tile_col += 1
+        if tile_col == g.cols:
+            tile_col, tile_row = 0, tile_row + 1
+            if tile_row == g.rows:
+                tile_row, col_phase = 0, col_phase + 1
+                if col_phase == g.across:
+                    col_phase, row_phase = 0, row_phase + 1
+                    if row_phase == g.down:
+                        row_phase, image = 0, image + 1
 
 
 @helper
 def _locate_results(table, results, count, g):
-    """The same for `results` (m, block, m, tile_cols): neighbouring tiles give neighbouring pixels of a row."""
-    t = 0
-    for i in range(count):
-        for a in range(g.m):
-            for b in range(g.m):
-                table[t] = address_of(results) + ((a * g.block + i) * g.m + b) * g.tile_cols * results.itemsize
-                t += 1
+    """The same for `results` (tile_height, block, tile_width, tile_cols): neighbouring pixels of a row side by side."""
+    pixel, numbers = g.tile_cols * results.itemsize, g.tile_height * g.tile_width
+    for a in range(g.tile_height):
+        for b in range(g.tile_width):
+            table[a * g.tile_width + b] = address_of(results) + (a * g.block * g.tile_width + b) * pixel
+    for t in range(numbers, count * numbers):
+        table[t] = table[t - numbers] + g.tile_width * pixel
 
 
 @helper
 def _store_transposed(transpose, out, results, first, count, f, width, g):
-    """results (m, block, m, tile_cols) -> `width` planes of `out`, a piece per row of tiles."""
+    """results (tile_height, block, tile_width, tile_cols) -> `width` planes of `out`, a run per row of tiles."""
     item = out.itemsize
     done = 0
     while done < count:
         image, row, col = tile_place(first + done, g)
         tiles = min(g.cols - (first + done) % g.cols, count - done)
-        length = min(tiles * g.m, (g.out_width - col + g.across - 1) // g.across)
-        for a in range(g.m):
+        length = min(tiles * g.tile_width, (g.out_width - col + g.across - 1) // g.across)
+        for a in range(g.tile_height):
             y = row + a * g.down
             if y >= g.out_height:
                 break
             place = (image * g.filters + f) * g.out_filter + y * g.out_width + col
-            begin = (a * g.block + done) * g.m * g.tile_cols
+            begin = (a * g.block + done) * g.tile_width * g.tile_cols
             if g.across == 1:
                 source = address_of(results) + begin * item
                 call_address(
@@ -132,7 +165,7 @@ def _ask_for_results(out, first, count, f, behind, g):
     image, row, col = tile_place(first, g)
     last_image, last_row, _ = tile_place(first + count - 1, g)
     begin = row * g.out_width + col
-    rows = min(last_row + g.m, g.out_height) if last_image == image else g.out_height
+    rows = min(last_row + g.tile_height, g.out_height) if last_image == image else g.out_height
     for plane in range(f, behind):
         place = (image * g.filters + plane) * g.out_filter + begin
         ask_for(address_of(out) + place * out.itemsize, (rows * g.out_width - begin) * out.itemsize)
@@ -146,18 +179,18 @@ def winograd(
     if slot < 0:
         return on_every_slot(slot, slots)
     item = x.itemsize
-    positions = (g.m + TAPS - 1) ** 2
+    depth = g.pieces_down * g.pieces_across * g.channels
     total = g.images * g.down * g.across * g.rows * g.cols
     blocks = (total + g.block - 1) // g.block
     panels = (g.filters + g.tile_cols - 1) // g.tile_cols
     shares = (panels + g.share - 1) // g.share
-    sources, targets = addresses[slot, : g.block * positions], addresses[slot, g.block * positions :]
-    tiles = scratch[slot, : positions * g.tiles_stride]
-    sums = scratch[slot, tiles.size : tiles.size + positions * g.sums_stride]
+    sources, targets = addresses[slot, : g.block * g.positions], addresses[slot, g.block * g.positions :]
+    tiles = scratch[slot, : g.positions * g.tiles_stride]
+    sums = scratch[slot, tiles.size : tiles.size + g.positions * g.sums_stride]
     own_w = scratch[slot, tiles.size + sums.size : tiles.size + sums.size + g.w_scratch]
     results = scratch[slot, tiles.size + sums.size + own_w.size :]
     w_addresses = addresses[slot, addresses.shape[1] - taps.size :]
-    locate_taps(w_addresses, taps, bands[slot])
+    locate_taps(w_addresses, taps, bands[slot], wg)
     tasks = blocks * shares
     while True:
         task = next_task(counters, slot, slots, tasks)
@@ -166,48 +199,46 @@ def winograd(
         share = task % shares
         first = task // shares * g.block
         count = min(g.block, total - first)
-        n = g.m + TAPS - 1
-        locate(
-            sources, address_of(x), address_of(zeros), item, first, count, n, g.top, g.left, g.height, g.width,
-            g.channels, g,
-        )  # fmt: skip
         if g.out_filter == 1:
             spare = address_of(results)  # which channels-last outputs do not need
             locate(
-                targets, address_of(out), spare, item, first, count, g.m, 0, 0, g.out_height, g.out_width, g.filters,
-                g,
+                targets, address_of(out), spare, item, first, count, g.tile_height, g.tile_width, 0, 0, g.out_height,
+                g.out_width, g.filters, g,
             )  # fmt: skip
         else:
             _locate_results(targets, results, count, g)
-        call_address(
-            to_tiles,
-            (count, address_of(sources), g.channels, address_of(tiles), g.tile_stride, g.tiles_stride),
-        )
+        for piece in range(g.pieces_down * g.pieces_across):  # in order: whole vectors reach into the next piece's
+            locate(
+                sources, address_of(x), address_of(zeros), item, first, count, g.n_down, g.n_across,
+                g.top - piece // g.pieces_across * g.piece_height, g.left - piece % g.pieces_across * g.piece_width,
+                g.height, g.width, g.channels, g,
+            )  # fmt: skip
+            place = address_of(tiles) + piece * g.channels * item
+            call_address(to_tiles, (count, address_of(sources), g.channels, place, g.tile_stride, g.tiles_stride))
         for panel in range(share * g.share, min((share + 1) * g.share, panels)):
             f = panel * g.tile_cols
             width = min(g.tile_cols, g.filters - f)
-            weights = address_of(w) + panel * positions * g.w_stride * item
+            weights = address_of(w) + panel * g.positions * g.w_stride * item
             if g.w_scratch:
                 weights = address_of(own_w)
                 for c in range(0, g.channels, BAND):
                     transform_channels(
                         to_positions, copy, transpose, w, band_rows, w_rows, w_addresses, bands[slot], panel, c,
-                        weights, g.w_stride, g.tile_cols, wg,
+                        weights, g.w_stride, wg,
                     )  # fmt: skip
-            for position in range(positions):
+            for position in range(g.positions):
                 if g.out_filter != 1 and g.down * g.across == 1:
-                    _ask_for_results(
-                        out, first, count, f + position * width // positions, f + (position + 1) * width // positions, g
-                    )
+                    asked, behind = position * width // g.positions, (position + 1) * width // g.positions
+                    _ask_for_results(out, first, count, f + asked, f + behind, g)
                 a = address_of(tiles) + position * g.tiles_stride * item
                 b = weights + position * g.w_stride * item
                 c = address_of(sums) + position * g.sums_stride * item
-                for k in range(0, g.channels, g.depth_block):
+                for k in range(0, depth, g.depth_block):
                     call_address(
                         adding_sweep if k > 0 else sweep,
                         (
                             (count + g.tile_rows - 1) // g.tile_rows, g.tile_rows, 0,
-                            min(g.depth_block, g.channels - k), a, address_of(trow), address_of(acol) + 8 * k, b,
+                            min(g.depth_block, depth - k), a, address_of(trow), address_of(acol) + 8 * k, b,
                             address_of(brow) + 8 * k, address_of(vectors), c, address_of(srow), address_of(vectors),
                             address_of(zeros), 0, 0, 0,
                         ),

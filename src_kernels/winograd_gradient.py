@@ -1,13 +1,14 @@
-"""Winograd's gradient of w: nine sums over pixels of each channel and filter, by tiles of the input and of dout.
+"""Winograd's gradient of w: sums over pixels of each tap, channel and filter, by tiles of the input and of dout.
 
     dw = A^T [ sum over tiles of (G dout G^T) * (B^T x B) ] A          (see `winograd_transforms`)
 
-Tasks are (split of the tiles, band of channels). A task walks its tiles in blocks: transforms their `band` channels
-of x and all filters of dout into its slot's scratch, then adds, position by position, their products with the
-sweeping register tile (rows over channels, vectors over filters, the depth runs over tiles). The sums of a task stay
-in the second-level cache until they are transformed into its own part of `out` (a dw per split), which may be
-uninitialised. Both operands are channels-last and unpadded: what lies outside is read from `zeros`. Rows and columns
-of whole tiles are computed and have room in scratch; what lies beyond the channels or filters is not used.
+Tasks are (split of the tiles, piece of the taps, band of channels), see `winograd` for pieces. A task walks its tiles
+in blocks: transforms their `band` channels of x and all filters of dout into its slot's scratch, then adds, position by
+position, their products with the sweeping register tile (rows over channels, vectors over filters, the depth runs over
+tiles). The sums of a task stay in the second-level cache until they are transformed into its own part of `out` (a dw
+per split), which may be uninitialised. Both operands are channels-last and unpadded: what lies outside is read from
+`zeros`. Rows and columns of whole tiles are computed and have room in scratch; what lies beyond the channels or filters
+is not used.
 """
 
 from __future__ import annotations
@@ -17,14 +18,22 @@ from typing import NamedTuple
 from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.simd import address_of, call_address
 from fastconv._kernels.winograd import locate
-from fastconv._kernels.winograd_transforms import TAPS
 
 
 class WinogradGradient(NamedTuple):
     """Sizes and strides of one launch; strides count numbers, not bytes."""
 
     images: int
-    m: int  # numbers of a tile of dout: m x m
+    tile_height: int  # numbers of a tile of dout
+    tile_width: int
+    n_down: int  # of a transformed tile
+    n_across: int
+    kernel_height: int  # taps of w, and of a piece of them
+    kernel_width: int
+    taps_down: int
+    taps_across: int
+    pieces_across: int
+    pieces: int
     down: int  # dilation: a tile's rows and columns lie this far apart
     across: int
     rows: int  # tiles of one image and phase of the dilation: rows x cols
@@ -60,22 +69,24 @@ def winograd_gradient(
     if slot < 0:
         return on_every_slot(slot, slots)
     item = x.itemsize
-    n = g.m + TAPS - 1
+    positions = g.n_down * g.n_across
     total = g.images * g.down * g.across * g.rows * g.cols
     bands = (g.channels + g.band - 1) // g.band
     blocks = (total + g.block - 1) // g.block
-    sources = addresses[slot, : g.block * n * n]
-    dout_sources = addresses[slot, g.block * n * n :]
-    x_tiles = scratch[slot, : n * n * g.x_position]
-    dout_tiles = scratch[slot, x_tiles.size : x_tiles.size + n * n * g.dout_position]
+    sources = addresses[slot, : g.block * positions]
+    dout_sources = addresses[slot, g.block * positions :]
+    x_tiles = scratch[slot, : positions * g.x_position]
+    dout_tiles = scratch[slot, x_tiles.size : x_tiles.size + positions * g.dout_position]
     sums = scratch[slot, x_tiles.size + dout_tiles.size :]
-    tasks = bands * g.splits
+    tasks = bands * g.pieces * g.splits
     while True:
         task = next_task(counters, slot, slots, tasks)
         if task == tasks:
             return
-        split = task // bands
+        split = task // (bands * g.pieces)
+        piece = task // bands % g.pieces
         c = task % bands * g.band
+        first_row, first_col = piece // g.pieces_across * g.taps_down, piece % g.pieces_across * g.taps_across
         channels = min(g.band, g.channels - c)
         begin, end = split * blocks // g.splits, (split + 1) * blocks // g.splits
         if begin == end:  # the last images of a batch may make fewer blocks than there are splits
@@ -84,12 +95,12 @@ def winograd_gradient(
             first = block * g.block
             count = min(g.block, total - first)
             locate(
-                sources, address_of(x) + c * item, address_of(zeros), item, first, count, n, g.top, g.left, g.height,
-                g.width, g.channels, g,
+                sources, address_of(x) + c * item, address_of(zeros), item, first, count, g.n_down, g.n_across,
+                g.top - first_row * g.down, g.left - first_col * g.across, g.height, g.width, g.channels, g,
             )  # fmt: skip
             locate(
-                dout_sources, address_of(dout), address_of(zeros), item, first, count, g.m, 0, 0, g.out_height,
-                g.out_width, g.filters, g,
+                dout_sources, address_of(dout), address_of(zeros), item, first, count, g.tile_height, g.tile_width, 0,
+                0, g.out_height, g.out_width, g.filters, g,
             )  # fmt: skip
             call_address(
                 x_to_tiles, (count, address_of(sources), channels, address_of(x_tiles), g.x_stride, g.x_position)
@@ -99,7 +110,7 @@ def winograd_gradient(
                 (count, address_of(dout_sources), g.filters, address_of(dout_tiles), g.dout_stride, g.dout_position),
             )
             multiply = adding_sweep if block > begin else sweep
-            for position in range(n * n):
+            for position in range(positions):
                 for f in range(0, g.filters, g.tile_cols):
                     call_address(
                         multiply,
@@ -111,6 +122,7 @@ def winograd_gradient(
                             address_of(crow), address_of(vectors), address_of(zeros), 0, 0, 0,
                         ),
                     )  # fmt: skip
+        tap = first_row * g.kernel_width + first_col
         call_address(
             from_positions,
             (
@@ -119,8 +131,11 @@ def winograd_gradient(
                 address_of(sums),
                 g.dout_stride,
                 g.sums_position,
-                address_of(out) + (split * g.out_split + c * g.out_channel) * item,
+                address_of(out) + (split * g.out_split + c * g.out_channel + tap * g.out_tap) * item,
                 g.out_channel,
+                g.kernel_width * g.out_tap,
                 g.out_tap,
+                g.kernel_height - first_row,
+                g.kernel_width - first_col,
             ),
         )

@@ -1,22 +1,28 @@
-"""Winograd's transforms of tiles: a constant matrix on either side of a small square of vectors.
+"""Winograd's transforms of tiles: a constant matrix on either side of a small rectangle of vectors.
 
-The minimal algorithm F(m x m, 3 x 3) computes m x m outputs from n x n inputs, n = m + 2, with n * n products
-instead of 9 * m * m:  out = A^T [(G w G^T) * (B^T x B)] A  (Winograd 1980; Lavin and Gray 2016). The gradient of w is
-F(3 x 3, m x m), the same with outputs and taps exchanged:  dw = A^T [sum over tiles of (G dout G^T) * (B^T x B)] A.
-The matrices are the Toom-Cook algorithm's for a set of points and infinity. Here each number of the square is a
+Along one axis, the minimal algorithm F(m, r) computes m outputs of r taps from n = m + r - 1 inputs with n products
+instead of m * r:  out = A^T [(G w) * (B^T x)]  (Winograd 1980). Along both axes it becomes
+
+    out = A^T [(G w G^T) * (B^T x B)] A  (Lavin and Gray 2016),     the gradient of w
+    dw = A^T [sum over tiles of (G dout G^T) * (B^T x B)] A,        with outputs and taps exchanged,
+
+where each axis has its own n. The matrices are the Toom-Cook algorithm's for n - 1 points and infinity: A^T and G have
+as many rows and columns as there are outputs and taps, B^T depends on n alone. Here each number of the rectangle is a
 vector: of channels for inputs, of filters for weights and outputs. Written as Numba loops these would stay scalar and
 cost more than the products they save.
 
-The callbacks take addresses and offsets in elements. Tables hold the address of every number of a tile, n * n (or
-m * m) per tile, so that a caller sends what lies outside an image to a vector of zeros, or to scratch nobody reads.
-Vectors are `lanes` wide: sums and weights are read, and tiles written, in whole vectors, whatever lies behind `width`.
+The callbacks take addresses and offsets in elements. Tables hold the address of every number of a tile, so that a
+caller sends what lies outside an image to a vector of zeros, or to scratch nobody reads. Vectors are `lanes` wide: sums
+and weights are read, and tiles written, in whole vectors, whatever lies behind `width`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 from math import prod
+from typing import NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -27,18 +33,29 @@ from fastconv._kernels.isa import MACHINE
 from fastconv._kernels.jit import compile_callback
 from fastconv._kernels.simd import I64, Emitter, integers
 
-TAPS = 3
-# Points beside infinity. Those of F(4 x 4) halve the rounding error of the usual 0, 1, -1, 2, -2 (2.1e-6 instead of
-# 4.6e-6 of the output's size over 512 channels).
+# Points beside infinity, by n. Those of 6 halve the rounding error of the usual 0, 1, -1, 2, -2: F(4 x 4, 3 x 3) 2.1e-6
+# instead of 4.6e-6 of the output's size over 512 channels.
 POINTS = {
-    2: (Fraction(0), Fraction(1), Fraction(-1)),
-    4: (Fraction(0), Fraction(5, 7), Fraction(-5, 7), Fraction(7, 5), Fraction(-7, 5)),
+    1: (),
+    4: (Fraction(0), Fraction(1), Fraction(-1)),
+    6: (Fraction(0), Fraction(5, 7), Fraction(-5, 7), Fraction(7, 5), Fraction(-7, 5)),
 }
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 
-def _polynomial(roots: list[Fraction]) -> list[Fraction]:
+class Sizes(NamedTuple):
+    """Numbers along either axis: of a tile (n), or of what becomes or comes from one."""
+
+    down: int
+    across: int
+
+    @property
+    def numbers(self) -> int:
+        return self.down * self.across
+
+
+def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
     """Coefficients of the product of (x - root), constant first."""
     coefficients = [Fraction(1)]
     for root in roots:
@@ -47,21 +64,28 @@ def _polynomial(roots: list[Fraction]) -> list[Fraction]:
     return coefficients
 
 
-@cache
-def matrices(m: int, outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
-    """A^T (outputs x n), G (n x taps) and B^T (n x n) for n = outputs + taps - 1 = m + 2, exactly.
+def data_matrix(n: int) -> Matrix:
+    """B^T (n x n), exactly."""
+    points = POINTS[n]
+    rows = [[*_polynomial([q for q in points if q != p]), Fraction(0)] for p in points]
+    return tuple(tuple(row) for row in [*rows, _polynomial(points)])
 
-    >>> [[int(v) for v in row] for row in matrices(2, 2, 3)[0]]
+
+def factor_matrix(n: int, numbers: int) -> Matrix:
+    """G (n x numbers): of taps for the outputs, of dout for the gradient of w."""
+    points = POINTS[n]
+    scales = [prod(p - q for q in points if q != p) for p in points]
+    rows = [tuple(p**k / scale for k in range(numbers)) for p, scale in zip(points, scales, strict=True)]
+    return *rows, tuple(Fraction(int(k == numbers - 1)) for k in range(numbers))
+
+
+def result_matrix(n: int, numbers: int) -> Matrix:
+    """A^T (numbers x n): of outputs, or of taps for the gradient of w.
+
+    >>> [[int(v) for v in row] for row in result_matrix(4, 2)]
     [[1, 1, 1, 0], [0, 1, -1, 1]]
     """
-    points = POINTS[m]
-    assert len(points) + 1 == outputs + taps - 1
-    others = [[q for q in points if q != p] for p in points]
-    output = [[p**i for p in points] + [Fraction(int(i == outputs - 1))] for i in range(outputs)]
-    weight = [[p**k / prod(p - q for q in rest) for k in range(taps)] for p, rest in zip(points, others, strict=True)]
-    weight.append([Fraction(int(k == taps - 1)) for k in range(taps)])
-    data = [[*_polynomial(rest), Fraction(0)] for rest in others] + [_polynomial(list(points))]
-    return tuple(tuple(tuple(row) for row in matrix) for matrix in (output, weight, data))  # type: ignore[return-value]
+    return tuple((*(p**i for p in POINTS[n]), Fraction(int(i == numbers - 1))) for i in range(numbers))
 
 
 def _sum(builder, terms):
@@ -98,113 +122,132 @@ def _combine(builder, matrix: Matrix, vectors: list) -> list:
     return results
 
 
-def _both_sides(builder, matrix: Matrix, square: list[list]) -> list[list]:
-    """matrix * square * matrix^T."""
-    columns = [_combine(builder, matrix, [row[j] for row in square]) for j in range(len(square[0]))]
-    return [_combine(builder, matrix, [column[i] for column in columns]) for i in range(len(matrix))]
+def _both_sides(builder, down: Matrix, across: Matrix, rectangle: list[list]) -> list[list]:
+    """down * rectangle * across^T."""
+    columns = [_combine(builder, down, [row[j] for row in rectangle]) for j in range(len(rectangle[0]))]
+    return [_combine(builder, across, [column[i] for column in columns]) for i in range(len(down))]
 
 
 @cache
-def input_transform(m: int, itemsize: int):
+def input_transform(tile: Sizes, itemsize: int):
     """Callback (tiles, sources, channels, out, tile_stride, position_stride): B^T x B of each tile, all channels.
 
-    out[position * position_stride + tile * tile_stride + c]; `tile_stride` is `channels` rounded up to whole vectors.
+    out[position * position_stride + tile * tile_stride + c], in whole vectors of channels.
     """
-    M, DOUT, ITEMSIZE, BITS = m, 0, itemsize, MACHINE.vector_bits
+    ITEMSIZE, BITS, (DOWN, ACROSS) = itemsize, MACHINE.vector_bits, tile
 
     def input_to_tiles(tiles, sources, channels, out, tile_stride, position_stride):
-        _emit_tiles(M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride)
+        _emit_tiles(DOWN, ACROSS, 0, 0, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride)
 
     return compile_callback(input_to_tiles, integers(6))
 
 
 @cache
-def dout_transform(m: int, itemsize: int):
-    """The same for G dout G^T: tiles of m x m numbers become n x n."""
-    M, DOUT, ITEMSIZE, BITS = m, 1, itemsize, MACHINE.vector_bits
+def dout_transform(tile: Sizes, dout: Sizes, itemsize: int):
+    """The same for G dout G^T."""
+    ITEMSIZE, BITS, (DOWN, ACROSS), (ROWS, COLS) = itemsize, MACHINE.vector_bits, tile, dout
 
     def dout_to_tiles(tiles, sources, channels, out, tile_stride, position_stride):
-        _emit_tiles(M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride)
+        _emit_tiles(
+            DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride
+        )
 
     return compile_callback(dout_to_tiles, integers(6))
 
 
 @cache
-def output_transform(m: int, itemsize: int):
+def output_transform(tile: Sizes, outputs: Sizes, itemsize: int):
     """Callback (tiles, targets, offset, width, sums, tile_stride, position_stride, bias, relu): A^T s A of each tile.
 
-    Stores `width` filters of each of m * m pixels `offset` numbers behind its address in `targets`, plus bias[f], at
-    least 0 if `relu`.
+    Stores `width` filters of each output `offset` numbers behind its address in `targets`, plus bias[f], at least 0 if
+    `relu`.
     """
-    M, ITEMSIZE, BITS = m, itemsize, MACHINE.vector_bits
+    ITEMSIZE, BITS, (DOWN, ACROSS), (ROWS, COLS) = itemsize, MACHINE.vector_bits, tile, outputs
 
     def from_tiles(tiles, targets, offset, width, sums, tile_stride, position_stride, bias, relu):
-        _emit_output(M, ITEMSIZE, BITS, tiles, targets, offset, width, sums, tile_stride, position_stride, bias, relu)
+        _emit_output(
+            DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, tiles, targets, offset, width, sums, tile_stride,
+            position_stride, bias, relu,
+        )  # fmt: skip
 
     return compile_callback(from_tiles, integers(9))
 
 
 @cache
-def weight_transform(m: int, itemsize: int):
-    """Callback (steps, taps, step, width, out, out_step, position_stride): G w G^T, computed in float64.
+def weight_transform(tile: Sizes, taps: Sizes, itemsize: int):
+    """Callback (steps, places, step, width, out, out_step, position_stride): G w G^T, computed in float64.
 
-    The nine numbers of depth step k begin at the nine addresses `taps` + k * step; `width` (whole vectors of) filters
-    of position p go to out[p * position_stride + k * out_step + f].
+    The taps of depth step k begin k * step behind the addresses `places`; `width` (whole vectors of) filters of
+    position p go to out[p * position_stride + k * out_step + f].
     """
-    M, ITEMSIZE, BITS = m, itemsize, MACHINE.vector_bits
+    ITEMSIZE, BITS, (DOWN, ACROSS), (ROWS, COLS) = itemsize, MACHINE.vector_bits, tile, taps
 
-    def to_positions(steps, taps, step, width, out, out_step, position_stride):
-        _emit_weights(M, ITEMSIZE, BITS, steps, taps, step, width, out, out_step, position_stride)
+    def to_positions(steps, places, step, width, out, out_step, position_stride):
+        _emit_weights(
+            DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, steps, places, step, width, out, out_step, position_stride
+        )
 
     return compile_callback(to_positions, integers(7))
 
 
 @cache
-def gradient_transform(m: int, itemsize: int):
-    """Callback (steps, width, sums, step, position_stride, out, out_step, tap_stride): dw = A^T s A.
+def gradient_transform(tile: Sizes, taps: Sizes, itemsize: int):
+    """Callback (steps, width, sums, step, position_stride, out, out_step, row_stride, tap_stride, rows, cols).
 
-    Channel k of filter f: out[k * out_step + tap * tap_stride + f] from sums[p * position_stride + k * step + f].
+    The gradient of w, A^T s A: tap (i, j) of channel k and filter f goes to
+    out[k * out_step + i * row_stride + j * tap_stride + f] where i < rows and j < cols, and comes from
+    sums[p * position_stride + k * step + f].
     """
-    M, ITEMSIZE, BITS = m, itemsize, MACHINE.vector_bits
+    ITEMSIZE, BITS, (DOWN, ACROSS), (ROWS, COLS) = itemsize, MACHINE.vector_bits, tile, taps
 
-    def from_positions(steps, width, sums, step, position_stride, out, out_step, tap_stride):
-        _emit_gradient(M, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step, tap_stride)
+    def from_positions(steps, width, sums, step, position_stride, out, out_step, row_stride, tap_stride, rows, cols):
+        _emit_gradient(
+            DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step,
+            row_stride, tap_stride, rows, cols,
+        )  # fmt: skip
 
-    return compile_callback(from_positions, integers(8))
+    return compile_callback(from_positions, integers(11))
 
 
-def _read_square(simd: Emitter, n: int, place, position_stride, mask) -> list[list]:
-    """n x n vectors, `position_stride` numbers apart."""
-    square: list[list] = []
-    for _ in range(n):
-        square.append([])
-        for _ in range(n):
-            square[-1].append(simd.load(place, mask))
+def _read_rectangle(simd: Emitter, tile: Sizes, place, position_stride, mask) -> list[list]:
+    """Vectors of a tile, `position_stride` numbers apart."""
+    rectangle: list[list] = []
+    for _ in range(tile.down):
+        rectangle.append([])
+        for _ in range(tile.across):
+            rectangle[-1].append(simd.load(place, mask))
             place = simd.at(place, position_stride)
-    return square
+    return rectangle
+
+
+def _literals(*arguments) -> list[int]:
+    return [argument.literal_value for argument in arguments]
 
 
 @intrinsic(prefer_literal=True)
-def _emit_tiles(typingctx, M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride):
-    m, itemsize = M.literal_value, ITEMSIZE.literal_value
-    matrix = matrices(m, TAPS, m)[1] if DOUT.literal_value else matrices(m, m, TAPS)[2]
-    size = len(matrix[0])
+def _emit_tiles(
+    typingctx, DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride
+):
+    n_down, n_across, rows, cols, itemsize = _literals(DOWN, ACROSS, ROWS, COLS, ITEMSIZE)
+    down = factor_matrix(n_down, rows) if rows else data_matrix(n_down)
+    across = factor_matrix(n_across, cols) if cols else data_matrix(n_across)
+    source = Sizes(len(down[0]), len(across[0]))
 
     def codegen(context, builder, signature, args):
-        tiles, sources, channels, out, tile_stride, position_stride = args[4:]
+        tiles, sources, channels, out, tile_stride, position_stride = args[6:]
         simd = Emitter(builder, itemsize)
         out, sources = simd.pointer(out), simd.pointer(sources, I64)
         with cgutils.for_range(builder, tiles) as tile:
-            table = simd.at(sources, builder.mul(tile.index, I64(size * size)))
+            table = simd.at(sources, builder.mul(tile.index, I64(source.numbers)))
             tile_out = simd.at(out, builder.mul(tile.index, tile_stride))
 
             def transform(first, mask, table=table, tile_out=tile_out):
                 def load(p):
                     return simd.load(simd.at(simd.pointer(builder.load(simd.at(table, p))), first), mask)
 
-                square = [[load(i * size + j) for j in range(size)] for i in range(size)]
+                loaded = [[load(i * source.across + j) for j in range(source.across)] for i in range(source.down)]
                 place = simd.at(tile_out, first)
-                for row in _both_sides(builder, matrix, square):
+                for row in _both_sides(builder, down, across, loaded):
                     for value in row:
                         simd.store(value, place)
                         place = simd.at(place, position_stride)
@@ -212,60 +255,66 @@ def _emit_tiles(typingctx, M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, ou
             simd.for_vectors(channels, transform)
         return context.get_dummy_value()
 
-    return types.void(M, DOUT, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride), codegen
+    return types.void(
+        DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, tiles, sources, channels, out, tile_stride, position_stride
+    ), codegen
 
 
 @intrinsic(prefer_literal=True)
 def _emit_output(
-    typingctx, M, ITEMSIZE, BITS, tiles, targets, offset, width, sums, tile_stride, position_stride, bias, relu
-):
-    m, itemsize = M.literal_value, ITEMSIZE.literal_value
-    n, matrix = m + TAPS - 1, matrices(m, m, TAPS)[0]
+    typingctx, DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, tiles, targets, offset, width, sums, tile_stride,
+    position_stride, bias, relu,
+):  # fmt: skip
+    n_down, n_across, rows, cols, itemsize = _literals(DOWN, ACROSS, ROWS, COLS, ITEMSIZE)
+    numbers, down, across = rows * cols, result_matrix(n_down, rows), result_matrix(n_across, cols)
 
     def codegen(context, builder, signature, args):
-        tiles, targets, offset, width, sums, tile_stride, position_stride, bias, relu = args[3:]
+        tiles, targets, offset, width, sums, tile_stride, position_stride, bias, relu = args[6:]
         simd = Emitter(builder, itemsize)
         sums, bias, targets = simd.pointer(sums), simd.pointer(bias), simd.pointer(targets, I64)
         floor = simd.floor(builder.icmp_signed("!=", relu, I64(0)))
         with cgutils.for_range(builder, tiles) as tile:
-            table = simd.at(targets, builder.mul(tile.index, I64(m * m)))
+            table = simd.at(targets, builder.mul(tile.index, I64(numbers)))
             tile_sums = simd.at(sums, builder.mul(tile.index, tile_stride))
             # Pixels are far apart in memory: ask for the next tile's while this one is computed.
             following = builder.add(tile.index, I64(1))
             following = builder.select(builder.icmp_signed("<", following, tiles), following, tile.index)
-            following = simd.at(targets, builder.mul(following, I64(m * m)))
+            following = simd.at(targets, builder.mul(following, I64(numbers)))
 
             def transform(first, mask, table=table, tile_sums=tile_sums, following=following):
                 column = builder.add(offset, first)
-                for p in range(m * m):
+                for p in range(numbers):
                     simd.prefetch(simd.at(simd.pointer(builder.load(simd.at(following, p))), column), write=True)
-                square = _read_square(simd, n, simd.at(tile_sums, first), position_stride, None)
+                held = _read_rectangle(simd, Sizes(n_down, n_across), simd.at(tile_sums, first), position_stride, None)
                 added = simd.load(simd.at(bias, first), mask)
-                for i, row in enumerate(_both_sides(builder, matrix, square)):
+                for i, row in enumerate(_both_sides(builder, down, across, held)):
                     for j, value in enumerate(row):
                         value = simd.raised(builder.fadd(value, added), floor)
-                        to = simd.pointer(builder.load(simd.at(table, i * m + j)))
+                        to = simd.pointer(builder.load(simd.at(table, i * cols + j)))
                         simd.store(value, simd.at(to, column), mask)
 
             simd.for_vectors(width, transform)
         return context.get_dummy_value()
 
     return types.void(
-        M, ITEMSIZE, BITS, tiles, targets, offset, width, sums, tile_stride, position_stride, bias, relu
+        DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, tiles, targets, offset, width, sums, tile_stride, position_stride,
+        bias, relu,
     ), codegen  # fmt: skip
 
 
 @intrinsic(prefer_literal=True)
-def _emit_weights(typingctx, M, ITEMSIZE, BITS, steps, taps, step, width, out, out_step, position_stride):
-    m, itemsize = M.literal_value, ITEMSIZE.literal_value
-    matrix = matrices(m, m, TAPS)[1]
+def _emit_weights(
+    typingctx, DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, steps, places, step, width, out, out_step, position_stride
+):
+    n_down, n_across, rows, cols, itemsize = _literals(DOWN, ACROSS, ROWS, COLS, ITEMSIZE)
+    down, across = factor_matrix(n_down, rows), factor_matrix(n_across, cols)
 
     def codegen(context, builder, signature, args):
-        steps, taps, step, width, out, out_step, position_stride = args[3:]
+        steps, places, step, width, out, out_step, position_stride = args[6:]
         simd = Emitter(builder, itemsize)
-        out, taps = simd.pointer(out), simd.pointer(taps, I64)
+        out, places = simd.pointer(out), simd.pointer(places, I64)
         doubles = ir.VectorType(ir.DoubleType(), simd.lanes)
-        starts = [simd.pointer(builder.load(simd.at(taps, t))) for t in range(TAPS * TAPS)]
+        starts = [simd.pointer(builder.load(simd.at(places, t))) for t in range(rows * cols)]
         with cgutils.for_range(builder, steps) as k:
             from_step, to_step = builder.mul(k.index, step), builder.mul(k.index, out_step)
             vectors = builder.sdiv(builder.add(width, I64(simd.lanes - 1)), I64(simd.lanes))
@@ -275,38 +324,49 @@ def _emit_weights(typingctx, M, ITEMSIZE, BITS, steps, taps, step, width, out, o
                 loaded = [simd.load(simd.at(start, offset)) for start in starts]
                 if itemsize == 4:
                     loaded = [builder.fpext(value, doubles) for value in loaded]
-                square = [loaded[i * TAPS : (i + 1) * TAPS] for i in range(TAPS)]
+                rectangle = [loaded[i * cols : (i + 1) * cols] for i in range(rows)]
                 place = simd.at(out, builder.add(to_step, first))
-                for row in _both_sides(builder, matrix, square):
+                for row in _both_sides(builder, down, across, rectangle):
                     for value in row:
                         simd.store(builder.fptrunc(value, simd.vector) if itemsize == 4 else value, place)
                         place = simd.at(place, position_stride)
         return context.get_dummy_value()
 
-    return types.void(M, ITEMSIZE, BITS, steps, taps, step, width, out, out_step, position_stride), codegen
+    return types.void(
+        DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, steps, places, step, width, out, out_step, position_stride
+    ), codegen
 
 
 @intrinsic(prefer_literal=True)
-def _emit_gradient(typingctx, M, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step, tap_stride):
-    m, itemsize = M.literal_value, ITEMSIZE.literal_value
-    n, matrix = m + TAPS - 1, matrices(m, TAPS, m)[0]
+def _emit_gradient(
+    typingctx, DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step,
+    row_stride, tap_stride, rows, cols,
+):  # fmt: skip
+    n_down, n_across, taps_down, taps_across, itemsize = _literals(DOWN, ACROSS, ROWS, COLS, ITEMSIZE)
+    down, across = result_matrix(n_down, taps_down), result_matrix(n_across, taps_across)
 
     def codegen(context, builder, signature, args):
-        steps, width, sums, step, position_stride, out, out_step, tap_stride = args[3:]
+        steps, width, sums, step, position_stride, out, out_step, row_stride, tap_stride, rows, cols = args[6:]
         simd = Emitter(builder, itemsize)
         sums, out = simd.pointer(sums), simd.pointer(out)
         with cgutils.for_range(builder, steps) as k:
             from_step, to_step = builder.mul(k.index, step), builder.mul(k.index, out_step)
 
             def transform(first, mask, from_step=from_step, to_step=to_step):
-                square = _read_square(simd, n, simd.at(sums, builder.add(from_step, first)), position_stride, mask)
-                place = simd.at(out, builder.add(to_step, first))
-                for row in _both_sides(builder, matrix, square):
-                    for value in row:
-                        simd.store(value, place, mask)
-                        place = simd.at(place, tap_stride)
+                place = simd.at(sums, builder.add(from_step, first))
+                held = _read_rectangle(simd, Sizes(n_down, n_across), place, position_stride, mask)
+                start = simd.at(out, builder.add(to_step, first))
+                for i, row in enumerate(_both_sides(builder, down, across, held)):
+                    wanted = builder.icmp_signed("<", I64(i), rows)
+                    for j, value in enumerate(row):
+                        with builder.if_then(builder.and_(wanted, builder.icmp_signed("<", I64(j), cols))):
+                            offset = builder.add(builder.mul(I64(i), row_stride), builder.mul(I64(j), tap_stride))
+                            simd.store(value, simd.at(start, offset), mask)
 
             simd.for_vectors(width, transform)
         return context.get_dummy_value()
 
-    return types.void(M, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step, tap_stride), codegen
+    return types.void(
+        DOWN, ACROSS, ROWS, COLS, ITEMSIZE, BITS, steps, width, sums, step, position_stride, out, out_step,
+        row_stride, tap_stride, rows, cols,
+    ), codegen  # fmt: skip

@@ -25,6 +25,8 @@ from fastconv.algorithms import (
     sweeps,
     weight_dots,
     weight_gradient,
+    winograd,
+    winograd_gradient,
 )
 from fastconv.catalogue import EDGES, LAYERS, Case
 from fastconv.sizes import sizes_of
@@ -54,6 +56,8 @@ TINY_OF_MODULES = {
     depthwise_gradient: {"_KEPT_BYTES": 2048, "_SUM_PIXELS": 8},
     depthwise_plane_gradient: {"_SUM_VECTORS": 2, "_SUM_BYTES": 1024},
     matrix_pixels: {"_KEPT_BYTES": 8192, "_WEIGHT_BYTES": 8192, "_PIXELS": 32},
+    winograd: {"BLOCK": 8, "LEAST_BLOCK": 4, "OWN_WEIGHTS_BYTES": 2**17, "_DEPTH_BLOCK": 8},
+    winograd_gradient: {"BLOCK": 8, "LEAST_BLOCK": 4, "SPLIT": 8, "SUMS_BYTES": (4096, 4096)},
 }
 
 # Sums over more pixels than the kernels add in one go.

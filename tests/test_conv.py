@@ -89,7 +89,7 @@ def deep_problem():
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("algorithm", NAMES)
 def test_accuracy_classes(algorithm, layout):
-    """Root mean square of the errors, relative to the results': plain sums 2e-7 to 6e-7, Winograd F(4x4) 2e-6."""
+    """Root mean square of the errors, relative to the results': plain sums 2e-7 to 6e-7, two bfloat16 parts 5e-6."""
     limit = {"auto": 1e-6, "fast": 5e-6}[ACCURACY[algorithm]]
     x, w, dout, *known = deep_problem()
     options = {"padding": 1, "layout": layout, "algorithm": algorithm}

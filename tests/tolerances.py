@@ -14,8 +14,8 @@ import numpy as np
 EPSILON = {"float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 COMPUTED_IN = {"float16": "float32", "float32": "float32", "float64": "float64"}
 
-# Winograd F(4x4), FFT and products of two bfloat16 parts, which only "fast" admits: largest error 1.3e-5 of the
-# results' rms, 1.3e-6 for plain sums. Two parts leave up to 1.1e-5 of a product, which decides where few are summed.
+# Winograd's tiles of 6x6, FFT and products of two bfloat16 parts, which only "fast" admits: largest error 2e-5 of the
+# results' rms, 4e-6 for plain sums. Two parts leave up to 1.1e-5 of a product, which decides where few are summed.
 FACTOR = {"auto": 1.0, "fast": 20.0}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from measure import Call, Effort, interleaved
 
 # Largest difference between two libraries' results, relative to their root mean square. Sums of up to a million
-# float32 products differ by 1e-5; "fast" may also be Winograd's F(4x4), 1.3e-5 at most beside a sum's own error.
+# float32 products differ by 1e-5; "fast" may also be products of two bfloat16 parts, 2e-5 beside a sum's own error.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-11}
 LAYOUTS = ("NCHW", "NHWC")
 

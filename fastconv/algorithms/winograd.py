@@ -1,4 +1,4 @@
-"""Winograd convolution for 3x3 kernels of stride 1: F(2x2), as accurate as a direct sum, and F(4x4), which is not."""
+"""Winograd convolution of stride 1: tiles of 4x4 and 4x6 numbers are as accurate as a direct sum, 6x6 are not."""
 
 from __future__ import annotations
 
@@ -12,27 +12,38 @@ from fastconv._kernels.blocks import copy_block, transpose_block
 from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd import Winograd, winograd
-from fastconv._kernels.winograd_transforms import TAPS, input_transform, output_transform, weight_transform
+from fastconv._kernels.winograd_transforms import input_transform, output_transform, weight_transform
 from fastconv._kernels.winograd_weights import BAND, WinogradWeights, transform_weights
 from fastconv.algorithms import costs
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import changed
+from fastconv.algorithms.winograd_axes import axes_of
 from fastconv.algorithms.winograd_gradient import WinogradGradientPass
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
 # Tiles of one task. Between 16 and 112 it makes no difference that can be measured, with 64 to 512 channels: the
 # register tile reads transformed tiles slowly enough to find them in L2 or L3.
-BLOCK, LEAST_BLOCK = 64, 24
+BLOCK, LEAST_BLOCK = 64, 48
 # Few tiles: weights beyond these bytes are transformed by the tasks that use them.
 OWN_WEIGHTS_TILES, OWN_WEIGHTS_BYTES = 160, 2 * 2**20
+_MOST_PIECES = 9
+# Steps of depth that are summed before they are added to the sums of the steps before them. Sums of 512 at once lose
+# as much by rounding as the transforms: rms errors over 512 channels, of the output's size, 6.9e-7 by tiles of 4x4,
+# 1.2e-6 of 4x6, 2.1e-6 of 6x6; of 128, 3.6e-7, 6.5e-7 and 1.1e-6, of 64 2.7e-7, 5.0e-7, 8.5e-7.
+_DEPTH_BLOCK = 128
 # Cycles of transforming one vector of a tile, beside the products: input, output, weights. Writing 36 vectors a cache
 # line each to 36 places costs more than the arithmetic.
-_CYCLES = {2: (48.0, 42.0, 77.0), 4: (250.0, 130.0, 235.0)}
+_CYCLES = {
+    4: (22.0, 25.0, 20.0), 6: (30.0, 38.0, 30.0), 16: (48.0, 42.0, 77.0), 24: (110.0, 80.0, 120.0),
+    36: (250.0, 150.0, 235.0),
+}  # fmt: skip
 if costs.WIDE:  # vectors of twice as many numbers to store (3x3, 16 to 32 channels: 1.2 to 1.4 times the prediction)
-    _CYCLES = {m: (1.4 * to_tiles, 1.4 * from_tiles, weights) for m, (to_tiles, from_tiles, weights) in _CYCLES.items()}
+    _CYCLES = {p: (1.4 * to_tiles, 1.4 * from_tiles, weights) for p, (to_tiles, from_tiles, weights) in _CYCLES.items()}
+_PIECES_SLOWDOWN = 1.6  # of the input's, since the tiles of several pieces hardly stay in L2
+_CYCLES_PER_PLACE = 2.0  # finding where a number of a tile lies
 _SLOWDOWN = 1.08  # of the products, whose operands come from L2
 # Bringing a number of w beside its neighbours, when filters lie side by side and when they do not.
 _CYCLES_PER_WEIGHT, _CYCLES_PER_WEIGHT_TRANSPOSED = 1.5, 2.0
@@ -46,43 +57,47 @@ _CACHED_TILES_BYTES = 8 * 2**20
 _CYCLES_PER_BYTE_OWN = 0.06 if costs.WIDE else 0.15  # Emerald Rapids: 1.6 ms by "direct", 1.3
 
 
-def _weights(p: ConvProblem, gradient: bool) -> WinogradWeights:
-    taps = TAPS * TAPS
+def _weights(p: ConvProblem, gradient: bool, pieces: int, piece_taps: int, tile_cols: int) -> WinogradWeights:
+    taps = p.KH * p.KW
+    cut = taps, pieces, piece_taps, tile_cols
     if p.channels_last and gradient:
-        return WinogradWeights(p.C, p.F, taps, p.C * p.F, 1, p.F, 1)
+        return WinogradWeights(p.C, p.F, *cut, taps, p.C * p.F, 1, p.F, 1)
     if p.channels_last:
-        return WinogradWeights(p.F, p.C, taps, p.C * p.F, p.F, 1, 0)
+        return WinogradWeights(p.F, p.C, *cut, taps, p.C * p.F, p.F, 1, 0)
     if gradient:
-        return WinogradWeights(p.C, p.F, 0, p.C * taps, p.C * taps, taps, 1)
-    return WinogradWeights(p.F, p.C, 1, 0, taps, p.C * taps, 1)
+        return WinogradWeights(p.C, p.F, *cut, 0, p.C * taps, p.C * taps, taps, 1)
+    return WinogradWeights(p.F, p.C, *cut, 1, 0, taps, p.C * taps, 1)
 
 
 class WinogradPass:
     """Forward, or the gradient of x, which is the same convolution of dout by the flipped kernel."""
 
-    def __init__(self, problem: ConvProblem, threads: int, *, m: int, gradient: bool, relu: bool = False):
+    def __init__(self, problem: ConvProblem, threads: int, *, n: tuple[int, int], gradient: bool, relu: bool = False):
         p, itemsize, lanes = problem, problem.dtype.itemsize, MACHINE.lanes(problem.dtype.itemsize)
-        self.problem, self.threads, self.m = problem, threads, m
-        self.positions = (m + TAPS - 1) ** 2
+        self.problem, self.threads, self.axes = problem, threads, axes_of(problem, *n)
+        self.n, self.taps, self.outputs = (self.axes.sizes(name) for name in ("n", "taps", "outputs"))
+        self.positions, pieces = self.n.numbers, self.axes.sizes("pieces")
         (top, _), (left, _) = p.pads
         down, across = p.dilation
         if gradient:
             channels, filters, height, width, out_height, out_width = p.F, p.C, p.OH, p.OW, p.H, p.W
-            top, left = (TAPS - 1) * down - top, (TAPS - 1) * across - left
+            top, left = (p.KH - 1) * down - top, (p.KW - 1) * across - left
         else:
             channels, filters, height, width, out_height, out_width = p.C, p.F, p.H, p.W, p.OH, p.OW
         self.source = Operand(p.channels_last, True, channels, height, width, 0, 0, height, width)
         image_bytes = self.source.scratch_bytes(itemsize)
         self.images = costs.images_at_once(image_bytes, p.N)
-        rows, cols = ceil_div(ceil_div(out_height, down), m), ceil_div(ceil_div(out_width, across), m)
+        rows = ceil_div(ceil_div(out_height, down), self.outputs.down)
+        cols = ceil_div(ceil_div(out_width, across), self.outputs.across)
         self.tiles = down * across * rows * cols  # of one image
         tiles = self.images * self.tiles
         self.tile = best_tile(tiles, filters, itemsize)
-        tile_stride = ceil_div(channels, lanes) * lanes
+        self.depth = pieces.numbers * channels
+        tile_stride = self.depth - channels + ceil_div(channels, lanes) * lanes
         # One cache line more keeps positions out of each other's way: powers of two apart, they compete for few lines.
         line = 64 // itemsize
         panels = ceil_div(filters, self.tile.cols)
-        w_bytes = self.positions * channels * panels * self.tile.cols * itemsize
+        w_bytes = self.positions * self.depth * panels * self.tile.cols * itemsize
         # Few tiles and many weights: tasks share out the filters and transform the weights that they use.
         self.own_weights = w_bytes > OWN_WEIGHTS_BYTES and tiles <= OWN_WEIGHTS_TILES and panels >= threads
         # A task transforms all its tiles of x: sharing out the filters repeats that.
@@ -91,52 +106,67 @@ class WinogradPass:
         block = ceil_div(block, self.tile.rows) * self.tile.rows
         blocks = ceil_div(tiles, block)
         share = costs.split(panels, tasks // blocks, 1)
-        depth_block = min(channels, costs.DEPTH_BLOCK)
-        w_stride = channels * self.tile.cols + line
+        w_stride = self.depth * self.tile.cols + line
         self.geometry = Winograd(
-            images=self.images, m=m, down=down, across=across, rows=rows, cols=cols, height=height, width=width,
+            images=self.images, tile_height=self.outputs.down, tile_width=self.outputs.across,
+            positions=self.positions, n_down=self.n.down, n_across=self.n.across, pieces_down=pieces.down,
+            pieces_across=pieces.across, piece_height=self.taps.down * down, piece_width=self.taps.across * across,
+            down=down, across=across, rows=rows, cols=cols, height=height, width=width,
             top=top, left=left, channels=channels, filters=filters, out_height=out_height, out_width=out_width,
             out_filter=1 if p.channels_last else out_height * out_width, tile_rows=self.tile.rows,
-            tile_cols=self.tile.cols, block=block, share=share, depth_block=depth_block, tile_stride=tile_stride,
-            tiles_stride=block * tile_stride + line, sums_stride=block * self.tile.cols + line,
-            w_stride=w_stride, w_scratch=self.positions * w_stride if self.own_weights else 0, relu=int(relu),
+            tile_cols=self.tile.cols, block=block, share=share, depth_block=min(self.depth, _DEPTH_BLOCK),
+            tile_stride=tile_stride, tiles_stride=block * tile_stride + line,
+            sums_stride=block * self.tile.cols + line, w_stride=w_stride,
+            w_scratch=self.positions * w_stride if self.own_weights else 0, relu=int(relu),
         )  # fmt: skip
         g = self.geometry
-        self.weights = _weights(p, gradient)
-        order = np.arange(TAPS * TAPS)[:: -1 if gradient else 1]
-        self.taps = order * (BAND if p.channels_last else 1) * g.tile_cols
-        self.places = block * (self.positions + m * m) + self.taps.size  # addresses of a slot
+        self.weights = _weights(p, gradient, pieces.numbers, self.taps.numbers, g.tile_cols)
+        self.tap_places = self._tap_places(gradient)
+        self.places = block * (self.positions + self.outputs.numbers) + self.tap_places.size  # addresses of a slot
         self.band_rows, self.w_rows = np.arange(BAND) * g.tile_cols, np.arange(BAND) * self.weights.channel_step
         self.trow, self.srow = np.arange(block) * tile_stride, np.arange(block) * g.tile_cols
-        self.acol, self.brow = np.arange(channels), np.arange(channels) * g.tile_cols
+        self.acol, self.brow = np.arange(self.depth), np.arange(self.depth) * g.tile_cols
         self.vectors = np.arange(self.tile.vectors) * lanes
         self.zeros = np.zeros(max(channels, filters) + g.tile_cols, p.dtype)
-        spare = filters + g.tile_cols if p.channels_last else m * block * m * g.tile_cols
+        spare = filters + g.tile_cols if p.channels_last else self.outputs.numbers * block * g.tile_cols
         self.slot_numbers = self.positions * (g.tiles_stride + g.sums_stride) + g.w_scratch + spare
         self.w_shape = panels, self.positions, g.w_stride
-        band_numbers = threads * TAPS * TAPS * BAND * g.tile_cols
+        self.band_numbers = p.KH * p.KW * BAND * g.tile_cols
+        if pieces.numbers * self.taps.numbers > p.KH * p.KW:
+            self.band_numbers *= 2  # zeros for the taps that w does not have
         self.workspace = (
             self.images * image_bytes
-            + ((0 if self.own_weights else math.prod(self.w_shape)) + band_numbers) * itemsize
-            + threads * (self.slot_numbers * itemsize + (self.places + self.taps.size) * INDEX.itemsize)
+            + ((0 if self.own_weights else math.prod(self.w_shape)) + threads * self.band_numbers) * itemsize
+            + threads * (self.slot_numbers * itemsize + (self.places + self.tap_places.size) * INDEX.itemsize)
         )  # fmt: skip
         self.cycles = self._cycles(image_bytes)
+
+    def _tap_places(self, gradient: bool) -> np.ndarray:
+        """Where `transform_channels` finds the taps of each piece."""
+        p, pieces = self.problem, self.axes.sizes("pieces")
+        places = np.full((pieces.down * self.taps.down, pieces.across * self.taps.across), p.KH * p.KW * BAND)
+        taps = np.arange(p.KH * p.KW)[:: -1 if gradient else 1].reshape(p.KH, p.KW)
+        places[: p.KH, : p.KW] = taps * (BAND if p.channels_last else 1)
+        by_piece = places.reshape(pieces.down, self.taps.down, pieces.across, self.taps.across).swapaxes(1, 2)
+        return by_piece.reshape(-1) * self.geometry.tile_cols
 
     def _cycles(self, image_bytes: int) -> float:
         p, g, lanes = self.problem, self.geometry, MACHINE.lanes(self.problem.dtype.itemsize)
         tiles = p.N * self.tiles
-        to_tiles, from_tiles, to_positions = _CYCLES[self.m]
-        products = self.positions * self.tile.cycles_for(tiles, g.filters, g.channels, g.depth_block)
+        to_tiles, from_tiles, to_positions = _CYCLES[self.positions]
+        products = self.positions * self.tile.cycles_for(tiles, g.filters, self.depth, g.depth_block)
         products *= _SLOWDOWN * costs.IN_RUNS
         shares = ceil_div(self.w_shape[0], g.share)
-        inputs = tiles * shares * ceil_div(g.channels, lanes) * to_tiles
-        tile_bytes = self.positions * g.channels * p.dtype.itemsize
+        pieces = self.axes.sizes("pieces").numbers
+        inputs = ceil_div(g.channels, lanes) * to_tiles * (1.0 if pieces == 1 else _PIECES_SLOWDOWN)
+        inputs = tiles * shares * pieces * (inputs + self.positions * _CYCLES_PER_PLACE)
+        tile_bytes = self.positions * self.depth * p.dtype.itemsize
         beyond = max(1 - _CACHED_TILES_BYTES / (g.block * max(tile_bytes, 1)), 0.0)
         inputs += tiles * shares * tile_bytes * beyond * _CYCLES_PER_BYTE_BEYOND
-        outputs = tiles * ceil_div(g.filters, lanes) * from_tiles
-        weights = g.channels * ceil_div(g.filters, lanes) * to_positions
+        outputs = tiles * (ceil_div(g.filters, lanes) * from_tiles + self.outputs.numbers * _CYCLES_PER_PLACE)
+        weights = self.depth * ceil_div(g.filters, lanes) * to_positions
         each = _CYCLES_PER_WEIGHT_TRANSPOSED if self.weights.transposed else _CYCLES_PER_WEIGHT
-        weights += g.channels * g.filters * TAPS * TAPS * each
+        weights += g.channels * g.filters * p.KH * p.KW * each
         weight_bytes = math.prod(self.w_shape) * p.dtype.itemsize
         if self.own_weights:
             weights += weight_bytes * _CYCLES_PER_BYTE_OWN
@@ -161,14 +191,14 @@ class WinogradPass:
         with Scratch() as scratch:
             runtime.run_on(
                 transform_weights, slots, *self._weight_callbacks, w.reshape(-1), self.band_rows, self.w_rows,
-                self.taps, scratch.take((slots, self.taps.size), INDEX), self._bands(slots, scratch), transformed,
-                self.weights,
+                self.tap_places, scratch.take((slots, self.tap_places.size), INDEX), self._bands(slots, scratch),
+                transformed, self.weights,
             )  # fmt: skip
 
     @cached_property
     def _weight_callbacks(self) -> tuple[int, ...]:
         itemsize = self.problem.dtype.itemsize
-        callbacks = weight_transform(self.m, itemsize), copy_block(itemsize), transpose_block(itemsize)
+        callbacks = weight_transform(self.n, self.taps, itemsize), copy_block(itemsize), transpose_block(itemsize)
         return tuple(callback.address for callback in callbacks)
 
     @cached_property
@@ -177,14 +207,14 @@ class WinogradPass:
         g, itemsize = self.geometry, self.problem.dtype.itemsize
         shape = self.tile.rows, self.tile.vectors, itemsize
         return (
-            input_transform(self.m, itemsize).address,
+            input_transform(self.n, itemsize).address,
             tile_sweep(*shape, lane_bias=True, apart=1).address,
-            tile_sweep(*shape, lane_bias=True, add=True, apart=1).address if g.channels > g.depth_block else 0,
-            output_transform(self.m, itemsize).address, *self._weight_callbacks,
+            tile_sweep(*shape, lane_bias=True, add=True, apart=1).address if self.depth > g.depth_block else 0,
+            output_transform(self.n, self.outputs, itemsize).address, *self._weight_callbacks,
         )  # fmt: skip
 
     def _bands(self, slots: int, scratch: Scratch) -> np.ndarray:
-        return scratch.take((slots, TAPS * TAPS * BAND * self.geometry.tile_cols), self.problem.dtype)
+        return scratch.take((slots, self.band_numbers), self.problem.dtype)
 
     def run(
         self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
@@ -207,15 +237,20 @@ class WinogradPass:
                     x = self.source.prepare(operand[images], slots, scratch)
                     runtime.run_tasks(
                         winograd, slots, *self._callbacks, x, w.reshape(-1), self.band_rows,
-                        self.w_rows, self.taps, bias, self.zeros, out[images].reshape(-1), self.trow,
+                        self.w_rows, self.tap_places, bias, self.zeros, out[images].reshape(-1), self.trow,
                         self.acol, self.brow, self.vectors, self.srow, addresses, bands, own,
                         changed(g, images=len(operand[images])), self.weights,
                     )  # fmt: skip
 
 
-def _declines(problem: ConvProblem, direction: str) -> str | None:
-    if (problem.KH, problem.KW) != (TAPS, TAPS):
-        return f"the kernel is {problem.KH}x{problem.KW}, not 3x3"
+def _declines(problem: ConvProblem, direction: str, *, n: tuple[int, int]) -> str | None:
+    kernel = f"the kernel is {problem.KH}x{problem.KW}"
+    if problem.KH == problem.KW == 1:
+        return f"{kernel}: there is nothing to save"
+    if min(problem.KH, problem.KW) == 1 and n == (6, 6):
+        return f"{kernel}, which winograd2x4 computes with as few products"
+    if axes_of(problem, *n).sizes("pieces").numbers > _MOST_PIECES:
+        return f"{kernel}, more than {_MOST_PIECES} of its pieces"
     if problem.stride != (1, 1):
         return f"the stride is {problem.stride}, not 1"
     if problem.groups > 1:
@@ -223,19 +258,22 @@ def _declines(problem: ConvProblem, direction: str) -> str | None:
     return None
 
 
-def _algorithm(m: int, description: str, exact: bool) -> Algorithm:
+def _algorithm(name: str, n: tuple[int, int], description: str, exact: bool) -> Algorithm:
     return Algorithm(
-        f"winograd{m}x{m}",
+        name,
         description,
-        lambda problem, threads, relu: WinogradPass(problem, threads, m=m, gradient=False, relu=relu),
-        partial(WinogradPass, m=m, gradient=True),
-        partial(WinogradGradientPass, m=m),
-        _declines,
+        lambda problem, threads, relu: WinogradPass(problem, threads, n=n, gradient=False, relu=relu),
+        partial(WinogradPass, n=n, gradient=True),
+        partial(WinogradGradientPass, n=n),
+        partial(_declines, n=n),
         exact,
     )
 
 
 ALGORITHMS = (
-    _algorithm(2, "F(2x2, 3x3): 2.25 times fewer products", True),
-    _algorithm(4, "F(4x4, 3x3): 4 times fewer products, about ten times the rounding error", False),
+    _algorithm("winograd2x2", (4, 4), "F(2x2, 3x3) and the like: 2.25 times fewer products", True),
+    _algorithm(
+        "winograd2x4", (4, 6), "F(2x4, 3x3) and the like: 3 times fewer products, twice the rounding error", True
+    ),
+    _algorithm("winograd4x4", (6, 6), "F(4x4, 3x3) and the like: 4 times fewer, four times the rounding error", False),
 )

@@ -8,12 +8,13 @@ from fastconv import runtime
 from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd_gradient import WinogradGradient, winograd_gradient
-from fastconv._kernels.winograd_transforms import TAPS, dout_transform, gradient_transform, input_transform
+from fastconv._kernels.winograd_transforms import dout_transform, gradient_transform, input_transform
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.filter_rows import transpose
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import changed
+from fastconv.algorithms.winograd_axes import axes_of
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
@@ -21,53 +22,69 @@ BLOCK, LEAST_BLOCK = 64, 32  # tiles transformed at a time: the depth of one cal
 SPLIT = 128  # tiles of one split at least, where there are threads enough without: each makes a dw of its own
 # Sums of one task: larger ones transform dout less often. With 2 MB of L2, F(4x4) of 512 channels of 14x14 took 11.5 ms
 # with 2 MB of sums, 8.5 with 4; 64 and 256 channels 1 to 1.15 times as long.
-SUMS_BYTES = {2: max(2**20, costs.L2_BYTES * 4 // 3), 4: max(2 * 2**20, costs.L2_BYTES * 8 // 3)}
+SUMS_BYTES = max(2**20, costs.L2_BYTES * 4 // 3), max(2 * 2**20, costs.L2_BYTES * 8 // 3)
+_CYCLES_PER_PLACE = 2.0  # finding where a number of a tile lies
+_CYCLES_PER_BYTE_MOVED = 0.25  # both operands' way through memory into pixels of all channels
 _SLOWDOWN = 1.15  # of the products, whose operands come from L2
 # Cycles of transforming one vector of a tile of x, of dout, and one of the results.
-_CYCLES = {2: (48.0, 38.0, 60.0), 4: (250.0, 180.0, 150.0)}
+_CYCLES = {
+    4: (22.0, 17.0, 15.0), 6: (30.0, 25.0, 25.0), 16: (48.0, 38.0, 60.0), 24: (110.0, 80.0, 90.0),
+    36: (250.0, 180.0, 150.0),
+}  # fmt: skip
 if costs.WIDE:  # as in `winograd`
-    _CYCLES = {m: (1.5 * of_x, 1.5 * of_dout, back) for m, (of_x, of_dout, back) in _CYCLES.items()}
+    _CYCLES = {p: (1.5 * of_x, 1.5 * of_dout, back) for p, (of_x, of_dout, back) in _CYCLES.items()}
 
 
 class WinogradGradientPass:
-    """The gradient of w by tiles of m x m numbers of dout."""
+    """The gradient of w: F(taps, numbers of dout), with the tiles and pieces of the forward pass."""
 
-    def __init__(self, problem: ConvProblem, threads: int, *, m: int):
+    def __init__(self, problem: ConvProblem, threads: int, *, n: tuple[int, int]):
         p, itemsize, lanes = problem, problem.dtype.itemsize, MACHINE.lanes(problem.dtype.itemsize)
-        self.problem, self.threads, self.m = problem, threads, m
-        self.positions = (m + TAPS - 1) ** 2
+        self.problem, self.threads, axes = problem, threads, axes_of(problem, *n)
+        self.n, self.taps, self.outputs, pieces = (axes.sizes(name) for name in ("n", "taps", "outputs", "pieces"))
+        self.positions = self.n.numbers
         self.x = Operand(p.channels_last, True, p.C, p.H, p.W, 0, 0, p.H, p.W)
         self.dout = Operand(p.channels_last, True, p.F, p.OH, p.OW, 0, 0, p.OH, p.OW)
         image_bytes = self.x.scratch_bytes(itemsize) + self.dout.scratch_bytes(itemsize)
         self.images = costs.images_at_once(image_bytes, p.N, chunks=2)
         down, across = p.dilation
-        rows, cols = ceil_div(ceil_div(p.OH, down), m), ceil_div(ceil_div(p.OW, across), m)
+        rows = ceil_div(ceil_div(p.OH, down), self.outputs.down)
+        cols = ceil_div(ceil_div(p.OW, across), self.outputs.across)
         self.tiles = down * across * rows * cols  # of one image
         self.tile = best_tile(p.C, p.F, itemsize)
         dout_stride = ceil_div(p.F, self.tile.cols) * self.tile.cols
         tiles = self.images * self.tiles
-        fitting = SUMS_BYTES[m] // (self.positions * dout_stride * itemsize) // self.tile.rows * self.tile.rows
+        fitting = (
+            SUMS_BYTES[self.positions > 16]
+            // (self.positions * dout_stride * itemsize)
+            // self.tile.rows
+            * self.tile.rows
+        )
         bands = ceil_div(p.C, max(fitting, self.tile.rows))  # of about equal size, whole rows of register tiles
         band = ceil_div(ceil_div(p.C, bands), self.tile.rows) * self.tile.rows
         bands = ceil_div(p.C, band)
         splits = 1
         if threads > 1:
-            least = ceil_div(threads, bands)  # gives each thread a task; more splits must be worth their sums
-            splits = min(ceil_div(threads * costs.TASKS_PER_THREAD, bands), max(tiles // SPLIT, least))
+            parts = bands * pieces.numbers
+            least = ceil_div(threads, parts)  # gives each thread a task; more splits must be worth their sums
+            splits = min(ceil_div(threads * costs.TASKS_PER_THREAD, parts), max(tiles // SPLIT, least))
             splits = min(splits, ceil_div(tiles, LEAST_BLOCK))
         part = ceil_div(tiles, splits)
         block = ceil_div(part, ceil_div(part, BLOCK))  # splits of equal size, of blocks of equal size
         x_stride = ceil_div(band, lanes) * lanes
         line = 64 // itemsize  # see `winograd`
-        self.dw_size = p.C * TAPS * TAPS * p.F
+        self.dw_size = p.C * p.KH * p.KW * p.F
         self.geometry = WinogradGradient(
-            images=self.images, m=m, down=down, across=across, rows=rows, cols=cols, height=p.H, width=p.W,
-            top=p.pads[0][0], left=p.pads[1][0], channels=p.C, filters=p.F, out_height=p.OH, out_width=p.OW,
+            images=self.images, tile_height=self.outputs.down, tile_width=self.outputs.across, n_down=self.n.down,
+            n_across=self.n.across, kernel_height=p.KH, kernel_width=p.KW, taps_down=self.taps.down,
+            taps_across=self.taps.across, pieces_across=pieces.across, pieces=pieces.numbers, down=down,
+            across=across, rows=rows, cols=cols, height=p.H, width=p.W, top=p.pads[0][0], left=p.pads[1][0],
+            channels=p.C, filters=p.F, out_height=p.OH, out_width=p.OW,
             tile_rows=self.tile.rows, tile_cols=self.tile.cols, block=block, band=band, splits=splits,
             x_stride=x_stride, dout_stride=dout_stride, x_position=block * x_stride + line,
             dout_position=block * dout_stride + line,
             sums_position=band * dout_stride + line, out_split=self.dw_size,
-            out_channel=p.F if p.channels_last else TAPS * TAPS * p.F, out_tap=p.C * p.F if p.channels_last else p.F,
+            out_channel=p.F if p.channels_last else p.KH * p.KW * p.F, out_tap=p.C * p.F if p.channels_last else p.F,
         )  # fmt: skip
         g = self.geometry
         self.arow, self.acol = np.arange(band), np.arange(block) * g.x_stride
@@ -78,19 +95,21 @@ class WinogradGradientPass:
         self.straight = p.channels_last and splits == 1 and self.images == p.N
         self.workspace = (
             self.images * image_bytes + (0 if self.straight else (splits + 1) * self.dw_size * itemsize)
-            + threads * (self.slot_numbers * itemsize + block * (self.positions + m * m) * 8)
+            + threads * (self.slot_numbers * itemsize + block * (self.positions + self.outputs.numbers) * 8)
         )  # fmt: skip
         self.cycles = self._cycles(image_bytes)
 
     def _cycles(self, image_bytes: int) -> float:
         p, g, lanes = self.problem, self.geometry, MACHINE.lanes(self.problem.dtype.itemsize)
         tiles, bands = p.N * self.tiles, ceil_div(p.C, g.band)
-        of_x, of_dout, back = _CYCLES[self.m]
+        of_x, of_dout, back = _CYCLES[self.positions]
         products = self.positions * self.tile.cycles_for(p.C, p.F, tiles, g.block) * _SLOWDOWN
         vectors = tiles * (ceil_div(p.C, lanes) * of_x + bands * ceil_div(p.F, lanes) * of_dout)
         results = g.splits * p.C * ceil_div(p.F, lanes) * back
         moved = 2 * image_bytes * p.N + (0 if self.straight else 2 * (g.splits + 1) * self.dw_size * p.dtype.itemsize)
-        return products + vectors + results + moved * costs.CYCLES_PER_BYTE_MOVED + 3 * costs.CYCLES_PER_LAUNCH
+        places = tiles * bands * (self.positions + self.outputs.numbers) * _CYCLES_PER_PLACE
+        computed = g.pieces * (products + vectors + places + results)
+        return computed + moved * _CYCLES_PER_BYTE_MOVED + 3 * costs.CYCLES_PER_LAUNCH
 
     def run(self, x: np.ndarray, dout: np.ndarray, dw: np.ndarray) -> None:
         """See `base`."""
@@ -122,11 +141,11 @@ class WinogradGradientPass:
             tile_sweep(self.tile.rows, self.tile.vectors, itemsize, lane_bias=True, add=add) for add in (False, True)
         )
         with scratch:
-            addresses = scratch.take((slots, g.block * (self.positions + g.m * g.m)), INDEX)
+            addresses = scratch.take((slots, g.block * (self.positions + self.outputs.numbers)), INDEX)
             runtime.run_tasks(
-                winograd_gradient, slots, input_transform(self.m, itemsize).address,
-                dout_transform(self.m, itemsize).address,
-                sweep.address, adding_sweep.address, gradient_transform(self.m, itemsize).address,
+                winograd_gradient, slots, input_transform(self.n, itemsize).address,
+                dout_transform(self.n, self.outputs, itemsize).address,
+                sweep.address, adding_sweep.address, gradient_transform(self.n, self.taps, itemsize).address,
                 self.x.prepare(x, slots, scratch), self.dout.prepare(dout, slots, scratch), self.zeros,
                 out.reshape(-1), self.arow, self.acol, self.brow, self.vectors, self.crow, addresses,
                 scratch.take((slots, self.slot_numbers), p.dtype), changed(g, images=len(x)),
