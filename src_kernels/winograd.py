@@ -10,8 +10,8 @@ the weights of its panels, which then never leave the cache. A task transforms i
 `tiles` of its slot's scratch; then, panel by panel, multiplies every position's tiles (rows) by that position's
 weights (vectors over filters) with the sweeping register tile, and transforms the sums into pixels while they are in
 cache. Sums are whole vectors, and rows of whole register tiles: what lies beyond the tiles or filters is never read.
-Tiles are numbered through all images. `x` is channels-last and needs no padding: what lies outside is read from
-`zeros`. Pixels of a tile beyond the output go to scratch nobody reads.
+`x` needs no padding: what lies outside is read from `zeros` (see `winograd_tiles`). Pixels of a tile beyond the output
+go to scratch nobody reads.
 
 A channels-last `out` is stored from registers; for a channels-first one, a panel's pixels are collected in scratch
 and transposed from there. Tasks write different pixels or filters; `out` may be uninitialised.
@@ -24,6 +24,15 @@ from typing import NamedTuple
 from fastconv._kernels.jit import helper
 from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.simd import address_of, ask_for, call_address
+from fastconv._kernels.winograd_tiles import (
+    block_tiles,
+    count_blocks,
+    locate,
+    store_window,
+    tile_place,
+    transform_tiles,
+    window_of,
+)
 from fastconv._kernels.winograd_weights import BAND, locate_taps, transform_channels
 
 
@@ -56,6 +65,9 @@ class Winograd(NamedTuple):
     tile_rows: int
     tile_cols: int
     block: int  # tiles of one task
+    line: int  # blocks end where lines of so many tiles do
+    window: int  # numbers of scratch for transposed pixels; 0: x is channels-last
+    lanes: int  # channels of such a pixel
     share: int  # panels of one task
     depth_block: int
     tile_stride: int  # from one tile's channels to the next tile's
@@ -64,61 +76,6 @@ class Winograd(NamedTuple):
     w_stride: int  # the same for weights
     w_scratch: int  # numbers of a panel that a task transforms itself; 0: `w` has been transformed
     relu: int
-
-
-@helper
-def tile_place(tile, g):
-    """Image, first row and first column of an output tile; neighbours in a tile lie `down` and `across` apart.
-
-    A dilated convolution is one undilated convolution per phase of rows and columns.
-    """
-    image = tile // (g.down * g.across * g.rows * g.cols)
-    phase = tile // (g.rows * g.cols) % (g.down * g.across)
-    row = tile // g.cols % g.rows * g.tile_height * g.down + phase // g.across
-    col = tile % g.cols * g.tile_width * g.across + phase % g.across
-    return image, row, col
-
-
-@helper
-def locate(table, start, outside, item, first, count, rows, cols, top, left, height, width, channels, g):
-    """table[tile, row, col] = address of that number of tile `first` + tile, or `outside`, for rows x cols numbers.
-
-    The tiles lie in images of height x width pixels at address `start`, with `top` and `left` zeros before them. Tiles
-    inside their images differ by where they begin: their addresses are those of the last one, moved.
-    """
-    pixel, numbers = channels * item, rows * cols
-    image, row, col = tile_place(first, g)
-    tile_row, tile_col = row // (g.tile_height * g.down), col // (g.tile_width * g.across)
-    row_phase, col_phase = row % g.down, col % g.across
-    known, known_start = -1, 0
-    for t in range(0, count * numbers, numbers):
-        y = tile_row * g.tile_height * g.down + row_phase - top
-        x = tile_col * g.tile_width * g.across + col_phase - left
-        tile_start = start + ((image * height + y) * width + x) * pixel
-        inside = y >= 0 and y + (rows - 1) * g.down < height and x >= 0 and x + (cols - 1) * g.across < width
-        if inside and known >= 0:
-            moved = tile_start - known_start
-            here, there = table[t : t + numbers], table[known : known + numbers]
-            for i in range(numbers):
-                here[i] = there[i] + moved
-        else:
-            i = t
-            for a in range(0, rows * g.down, g.down):
-                for b in range(0, cols * g.across, g.across):
-                    within = y + a >= 0 and y + a < height and x + b >= 0 and x + b < width
-                    table[i] = tile_start + (a * width + b) * pixel if within else outside
-                    i += 1
-        if inside:
-            known, known_start = t, tile_start
-        tile_col += 1
-        if tile_col == g.cols:
-            tile_col, tile_row = 0, tile_row + 1
-            if tile_row == g.rows:
-                tile_row, col_phase = 0, col_phase + 1
-                if col_phase == g.across:
-                    col_phase, row_phase = 0, row_phase + 1
-                    if row_phase == g.down:
-                        row_phase, image = 0, image + 1
 
 
 @helper
@@ -181,14 +138,15 @@ def winograd(
     item = x.itemsize
     depth = g.pieces_down * g.pieces_across * g.channels
     total = g.images * g.down * g.across * g.rows * g.cols
-    blocks = (total + g.block - 1) // g.block
+    blocks = count_blocks(total, g)
     panels = (g.filters + g.tile_cols - 1) // g.tile_cols
     shares = (panels + g.share - 1) // g.share
     sources, targets = addresses[slot, : g.block * g.positions], addresses[slot, g.block * g.positions :]
     tiles = scratch[slot, : g.positions * g.tiles_stride]
     sums = scratch[slot, tiles.size : tiles.size + g.positions * g.sums_stride]
     own_w = scratch[slot, tiles.size + sums.size : tiles.size + sums.size + g.w_scratch]
-    results = scratch[slot, tiles.size + sums.size + own_w.size :]
+    pixels = scratch[slot, tiles.size + sums.size + own_w.size : tiles.size + sums.size + own_w.size + g.window]
+    results = scratch[slot, tiles.size + sums.size + own_w.size + g.window :]
     w_addresses = addresses[slot, addresses.shape[1] - taps.size :]
     locate_taps(w_addresses, taps, bands[slot], wg)
     tasks = blocks * shares
@@ -197,24 +155,33 @@ def winograd(
         if task == tasks:
             return
         share = task % shares
-        first = task // shares * g.block
-        count = min(g.block, total - first)
+        first, count = block_tiles(task // shares, total, g)
+        row, rows, col, cols = 0, 0, 0, 0  # the window of results, if there is one
         if g.out_filter == 1:
             spare = address_of(results)  # which channels-last outputs do not need
             locate(
-                targets, address_of(out), spare, item, first, count, g.tile_height, g.tile_width, 0, 0, g.out_height,
-                g.out_width, g.filters, g,
+                targets, address_of(out), g.filters * item, g.out_width, spare, first, count, g.tile_height,
+                g.tile_width, 0, 0, g.out_height, g.out_width, g,
+            )  # fmt: skip
+        elif g.window:
+            row, rows, col, cols = window_of(
+                first, count, g.tile_height, g.tile_width, 0, 0, g.out_height, g.out_width, g
+            )  # fmt: skip
+            start = address_of(results) - (row * cols + col) * g.tile_cols * item
+            spare = address_of(results) + rows * cols * g.tile_cols * item
+            locate(
+                targets, start, g.tile_cols * item, cols, spare, first, count, g.tile_height, g.tile_width, 0, 0,
+                g.out_height, g.out_width, g,
             )  # fmt: skip
         else:
             _locate_results(targets, results, count, g)
         for piece in range(g.pieces_down * g.pieces_across):  # in order: whole vectors reach into the next piece's
-            locate(
-                sources, address_of(x), address_of(zeros), item, first, count, g.n_down, g.n_across,
-                g.top - piece // g.pieces_across * g.piece_height, g.left - piece % g.pieces_across * g.piece_width,
-                g.height, g.width, g.channels, g,
+            transform_tiles(
+                to_tiles, transpose, address_of(x), item, g.channels, 0, g.channels, pixels, g.lanes, zeros, sources,
+                address_of(tiles) + piece * g.channels * item, g.tile_stride, g.tiles_stride, first, count, g.n_down,
+                g.n_across, g.top - piece // g.pieces_across * g.piece_height,
+                g.left - piece % g.pieces_across * g.piece_width, g.height, g.width, g,
             )  # fmt: skip
-            place = address_of(tiles) + piece * g.channels * item
-            call_address(to_tiles, (count, address_of(sources), g.channels, place, g.tile_stride, g.tiles_stride))
         for panel in range(share * g.share, min((share + 1) * g.share, panels)):
             f = panel * g.tile_cols
             width = min(g.tile_cols, g.filters - f)
@@ -262,5 +229,10 @@ def winograd(
                     g.relu,
                 ),
             )
-            if g.out_filter != 1:
+            if g.window:
+                store_window(
+                    transpose, address_of(out), address_of(results), g.tile_cols, item, g.filters, f, width, row, rows,
+                    col, cols, g.out_height, g.out_width,
+                )  # fmt: skip
+            elif g.out_filter != 1:
                 _store_transposed(transpose, out, results, first, count, f, width, g)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from fastconv._kernels.launch import Kernel, next_task, on_every_slot
 from fastconv._kernels.simd import address_of, call_address
-from fastconv._kernels.winograd import locate
+from fastconv._kernels.winograd_tiles import block_tiles, count_blocks, transform_tiles
 
 
 class WinogradGradient(NamedTuple):
@@ -49,6 +49,10 @@ class WinogradGradient(NamedTuple):
     tile_rows: int
     tile_cols: int
     block: int  # tiles transformed at a time
+    line: int  # see `winograd`
+    x_window: int
+    dout_window: int
+    lanes: int
     band: int  # channels of one task, a multiple of tile_rows
     splits: int
     x_stride: int  # from one tile's channels to the next tile's
@@ -63,8 +67,8 @@ class WinogradGradient(NamedTuple):
 
 @Kernel
 def winograd_gradient(
-    slot, slots, counters, x_to_tiles, dout_to_tiles, sweep, adding_sweep, from_positions, x, dout, zeros, out, arow,
-    acol, brow, vectors, crow, addresses, scratch, g,
+    slot, slots, counters, x_to_tiles, dout_to_tiles, transpose, sweep, adding_sweep, from_positions, x, dout, zeros,
+    out, arow, acol, brow, vectors, crow, addresses, scratch, g,
 ):  # fmt: skip
     if slot < 0:
         return on_every_slot(slot, slots)
@@ -72,12 +76,15 @@ def winograd_gradient(
     positions = g.n_down * g.n_across
     total = g.images * g.down * g.across * g.rows * g.cols
     bands = (g.channels + g.band - 1) // g.band
-    blocks = (total + g.block - 1) // g.block
+    blocks = count_blocks(total, g)
     sources = addresses[slot, : g.block * positions]
     dout_sources = addresses[slot, g.block * positions :]
     x_tiles = scratch[slot, : positions * g.x_position]
     dout_tiles = scratch[slot, x_tiles.size : x_tiles.size + positions * g.dout_position]
-    sums = scratch[slot, x_tiles.size + dout_tiles.size :]
+    kept = x_tiles.size + dout_tiles.size
+    x_pixels = scratch[slot, kept : kept + g.x_window]
+    dout_pixels = scratch[slot, kept + g.x_window : kept + g.x_window + g.dout_window]
+    sums = scratch[slot, kept + g.x_window + g.dout_window :]
     tasks = bands * g.pieces * g.splits
     while True:
         task = next_task(counters, slot, slots, tasks)
@@ -92,23 +99,17 @@ def winograd_gradient(
         if begin == end:  # the last images of a batch may make fewer blocks than there are splits
             sums[:] = 0
         for block in range(begin, end):
-            first = block * g.block
-            count = min(g.block, total - first)
-            locate(
-                sources, address_of(x) + c * item, address_of(zeros), item, first, count, g.n_down, g.n_across,
-                g.top - first_row * g.down, g.left - first_col * g.across, g.height, g.width, g.channels, g,
+            first, count = block_tiles(block, total, g)
+            transform_tiles(
+                x_to_tiles, transpose, address_of(x), item, g.channels, c, channels, x_pixels, g.lanes, zeros, sources,
+                address_of(x_tiles), g.x_stride, g.x_position, first, count, g.n_down, g.n_across,
+                g.top - first_row * g.down, g.left - first_col * g.across, g.height, g.width, g,
             )  # fmt: skip
-            locate(
-                dout_sources, address_of(dout), address_of(zeros), item, first, count, g.tile_height, g.tile_width, 0,
-                0, g.out_height, g.out_width, g.filters, g,
+            transform_tiles(
+                dout_to_tiles, transpose, address_of(dout), item, g.filters, 0, g.filters, dout_pixels, g.lanes, zeros,
+                dout_sources, address_of(dout_tiles), g.dout_stride, g.dout_position, first, count, g.tile_height,
+                g.tile_width, 0, 0, g.out_height, g.out_width, g,
             )  # fmt: skip
-            call_address(
-                x_to_tiles, (count, address_of(sources), channels, address_of(x_tiles), g.x_stride, g.x_position)
-            )
-            call_address(
-                dout_to_tiles,
-                (count, address_of(dout_sources), g.filters, address_of(dout_tiles), g.dout_stride, g.dout_position),
-            )
             multiply = adding_sweep if block > begin else sweep
             for position in range(positions):
                 for f in range(0, g.filters, g.tile_cols):

@@ -19,7 +19,7 @@ from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import changed
-from fastconv.algorithms.winograd_axes import axes_of
+from fastconv.algorithms.winograd_axes import Blocks, axes_of, by_windows, whole_rows, window_pixels
 from fastconv.algorithms.winograd_gradient import WinogradGradientPass
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -43,7 +43,8 @@ _CYCLES = {
 if costs.WIDE:  # vectors of twice as many numbers to store (3x3, 16 to 32 channels: 1.2 to 1.4 times the prediction)
     _CYCLES = {p: (1.4 * to_tiles, 1.4 * from_tiles, weights) for p, (to_tiles, from_tiles, weights) in _CYCLES.items()}
 _PIECES_SLOWDOWN = 1.6  # of the input's, since the tiles of several pieces hardly stay in L2
-_CYCLES_PER_PLACE = 2.0  # finding where a number of a tile lies
+_CYCLES_PER_PLACE = 1.0  # finding where a number of a tile lies
+_CYCLES_PER_WINDOW_NUMBER = 0.5  # transposing it, some twice as windows overlap
 _SLOWDOWN = 1.08  # of the products, whose operands come from L2
 # Bringing a number of w beside its neighbours, when filters lie side by side and when they do not.
 _CYCLES_PER_WEIGHT, _CYCLES_PER_WEIGHT_TRANSPOSED = 1.5, 2.0
@@ -84,28 +85,26 @@ class WinogradPass:
             top, left = (p.KH - 1) * down - top, (p.KW - 1) * across - left
         else:
             channels, filters, height, width, out_height, out_width = p.C, p.F, p.H, p.W, p.OH, p.OW
-        self.source = Operand(p.channels_last, True, channels, height, width, 0, 0, height, width)
+        windows = by_windows(p, self.axes)
+        self.source = Operand(p.channels_last, not windows, channels, height, width, 0, 0, height, width)
         image_bytes = self.source.scratch_bytes(itemsize)
         self.images = costs.images_at_once(image_bytes, p.N)
         rows = ceil_div(ceil_div(out_height, down), self.outputs.down)
         cols = ceil_div(ceil_div(out_width, across), self.outputs.across)
         self.tiles = down * across * rows * cols  # of one image
         tiles = self.images * self.tiles
-        self.tile = best_tile(tiles, filters, itemsize)
         self.depth = pieces.numbers * channels
         tile_stride = self.depth - channels + ceil_div(channels, lanes) * lanes
+        blocks = self._blocks(tiles, cols, filters, windows)
+        room = ceil_div(blocks.size, self.tile.rows) * self.tile.rows
+        window = 0
+        if windows:
+            window = lanes * window_pixels(blocks, self.outputs, self.n, rows, cols, height, width, top)
+        panels = ceil_div(filters, self.tile.cols)
+        blocks_count = ceil_div(tiles, blocks.line) * ceil_div(blocks.line, blocks.size)
+        share = costs.split(panels, self._tasks // blocks_count, 1)
         # One cache line more keeps positions out of each other's way: powers of two apart, they compete for few lines.
         line = 64 // itemsize
-        panels = ceil_div(filters, self.tile.cols)
-        w_bytes = self.positions * self.depth * panels * self.tile.cols * itemsize
-        # Few tiles and many weights: tasks share out the filters and transform the weights that they use.
-        self.own_weights = w_bytes > OWN_WEIGHTS_BYTES and tiles <= OWN_WEIGHTS_TILES and panels >= threads
-        # A task transforms all its tiles of x: sharing out the filters repeats that.
-        tasks = threads if self.own_weights or threads == 1 else threads * costs.TASKS_PER_THREAD
-        block = tiles if self.own_weights else min(BLOCK, max(ceil_div(tiles, tasks), LEAST_BLOCK), tiles)
-        block = ceil_div(block, self.tile.rows) * self.tile.rows
-        blocks = ceil_div(tiles, block)
-        share = costs.split(panels, tasks // blocks, 1)
         w_stride = self.depth * self.tile.cols + line
         self.geometry = Winograd(
             images=self.images, tile_height=self.outputs.down, tile_width=self.outputs.across,
@@ -114,22 +113,30 @@ class WinogradPass:
             down=down, across=across, rows=rows, cols=cols, height=height, width=width,
             top=top, left=left, channels=channels, filters=filters, out_height=out_height, out_width=out_width,
             out_filter=1 if p.channels_last else out_height * out_width, tile_rows=self.tile.rows,
-            tile_cols=self.tile.cols, block=block, share=share, depth_block=min(self.depth, _DEPTH_BLOCK),
-            tile_stride=tile_stride, tiles_stride=block * tile_stride + line,
-            sums_stride=block * self.tile.cols + line, w_stride=w_stride,
+            tile_cols=self.tile.cols, block=blocks.size, line=blocks.line, window=window, lanes=lanes, share=share,
+            depth_block=min(self.depth, _DEPTH_BLOCK), tile_stride=tile_stride,
+            tiles_stride=room * tile_stride + line, sums_stride=room * self.tile.cols + line, w_stride=w_stride,
             w_scratch=self.positions * w_stride if self.own_weights else 0, relu=int(relu),
         )  # fmt: skip
         g = self.geometry
         self.weights = _weights(p, gradient, pieces.numbers, self.taps.numbers, g.tile_cols)
         self.tap_places = self._tap_places(gradient)
-        self.places = block * (self.positions + self.outputs.numbers) + self.tap_places.size  # addresses of a slot
+        self.places = (
+            blocks.size * (self.positions + self.outputs.numbers) + self.tap_places.size
+        )  # addresses of a slot
         self.band_rows, self.w_rows = np.arange(BAND) * g.tile_cols, np.arange(BAND) * self.weights.channel_step
-        self.trow, self.srow = np.arange(block) * tile_stride, np.arange(block) * g.tile_cols
+        self.trow = np.minimum(np.arange(room), blocks.size - 1) * tile_stride  # rows beyond the tiles repeat the last
+        self.srow = np.arange(room) * g.tile_cols
         self.acol, self.brow = np.arange(self.depth), np.arange(self.depth) * g.tile_cols
         self.vectors = np.arange(self.tile.vectors) * lanes
         self.zeros = np.zeros(max(channels, filters) + g.tile_cols, p.dtype)
-        spare = filters + g.tile_cols if p.channels_last else self.outputs.numbers * block * g.tile_cols
-        self.slot_numbers = self.positions * (g.tiles_stride + g.sums_stride) + g.w_scratch + spare
+        spare = self.outputs.numbers * blocks.size * g.tile_cols  # for results on their way into planes
+        if p.channels_last:
+            spare = filters + g.tile_cols
+        elif windows:
+            pixels = window_pixels(blocks, self.outputs, self.outputs, rows, cols, out_height, out_width, 0)
+            spare = (pixels + 1) * g.tile_cols
+        self.slot_numbers = self.positions * (g.tiles_stride + g.sums_stride) + g.w_scratch + g.window + spare
         self.w_shape = panels, self.positions, g.w_stride
         self.band_numbers = p.KH * p.KW * BAND * g.tile_cols
         if pieces.numbers * self.taps.numbers > p.KH * p.KW:
@@ -140,6 +147,23 @@ class WinogradPass:
             + threads * (self.slot_numbers * itemsize + (self.places + self.tap_places.size) * INDEX.itemsize)
         )  # fmt: skip
         self.cycles = self._cycles(image_bytes)
+
+    def _blocks(self, tiles: int, cols: int, filters: int, windows: bool) -> Blocks:
+        """How tiles are shared out: also sets the register tile, and whether tasks transform weights of their own."""
+        itemsize, threads = self.problem.dtype.itemsize, self.threads
+        self.tile = best_tile(tiles, filters, itemsize)
+        panels = ceil_div(filters, self.tile.cols)
+        w_bytes = self.positions * self.depth * panels * self.tile.cols * itemsize
+        # Few tiles and many weights: tasks share out the filters and transform the weights that they use.
+        self.own_weights = w_bytes > OWN_WEIGHTS_BYTES and tiles <= OWN_WEIGHTS_TILES and panels >= threads
+        # A task transforms all its tiles of x: sharing out the filters repeats that.
+        self._tasks = threads if self.own_weights or threads == 1 else threads * costs.TASKS_PER_THREAD
+        wanted = tiles if self.own_weights else min(BLOCK, max(ceil_div(tiles, self._tasks), LEAST_BLOCK), tiles)
+        if windows and not self.own_weights:
+            blocks = whole_rows(wanted, BLOCK, cols, tiles)
+            self.tile = best_tile(blocks.size, filters, itemsize)
+            return blocks
+        return Blocks(ceil_div(wanted, self.tile.rows) * self.tile.rows, tiles)
 
     def _tap_places(self, gradient: bool) -> np.ndarray:
         """Where `transform_channels` finds the taps of each piece."""
@@ -178,6 +202,8 @@ class WinogradPass:
             if g.across > 1:
                 each = costs.CYCLES_PER_SCATTERED
             cycles += p.N * (g.out_filter * g.filters * each + image_bytes * 2 * costs.CYCLES_PER_BYTE_MOVED)
+            if g.window:
+                cycles += p.N * g.channels * g.height * g.width * _CYCLES_PER_WINDOW_NUMBER
         return cycles
 
     def prepare(self, w: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastconv import runtime
+from fastconv._kernels.blocks import transpose_block
 from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd_gradient import WinogradGradient, winograd_gradient
@@ -14,7 +15,7 @@ from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.filter_rows import transpose
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import changed
-from fastconv.algorithms.winograd_axes import axes_of
+from fastconv.algorithms.winograd_axes import Blocks, axes_of, by_windows, whole_rows, window_pixels
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
@@ -23,8 +24,8 @@ SPLIT = 128  # tiles of one split at least, where there are threads enough witho
 # Sums of one task: larger ones transform dout less often. With 2 MB of L2, F(4x4) of 512 channels of 14x14 took 11.5 ms
 # with 2 MB of sums, 8.5 with 4; 64 and 256 channels 1 to 1.15 times as long.
 SUMS_BYTES = max(2**20, costs.L2_BYTES * 4 // 3), max(2 * 2**20, costs.L2_BYTES * 8 // 3)
-_CYCLES_PER_PLACE = 2.0  # finding where a number of a tile lies
-_CYCLES_PER_BYTE_MOVED = 0.25  # both operands' way through memory into pixels of all channels
+_CYCLES_PER_PLACE = 1.0  # finding where a number of a tile lies
+_CYCLES_PER_BYTE_MOVED = 0.25  # both operands' way through memory into pixels of all channels, or through windows
 _SLOWDOWN = 1.15  # of the products, whose operands come from L2
 # Cycles of transforming one vector of a tile of x, of dout, and one of the results.
 _CYCLES = {
@@ -43,8 +44,9 @@ class WinogradGradientPass:
         self.problem, self.threads, axes = problem, threads, axes_of(problem, *n)
         self.n, self.taps, self.outputs, pieces = (axes.sizes(name) for name in ("n", "taps", "outputs", "pieces"))
         self.positions = self.n.numbers
-        self.x = Operand(p.channels_last, True, p.C, p.H, p.W, 0, 0, p.H, p.W)
-        self.dout = Operand(p.channels_last, True, p.F, p.OH, p.OW, 0, 0, p.OH, p.OW)
+        windows = by_windows(p, axes)
+        self.x = Operand(p.channels_last, not windows, p.C, p.H, p.W, 0, 0, p.H, p.W)
+        self.dout = Operand(p.channels_last, not windows, p.F, p.OH, p.OW, 0, 0, p.OH, p.OW)
         image_bytes = self.x.scratch_bytes(itemsize) + self.dout.scratch_bytes(itemsize)
         self.images = costs.images_at_once(image_bytes, p.N, chunks=2)
         down, across = p.dilation
@@ -54,12 +56,8 @@ class WinogradGradientPass:
         self.tile = best_tile(p.C, p.F, itemsize)
         dout_stride = ceil_div(p.F, self.tile.cols) * self.tile.cols
         tiles = self.images * self.tiles
-        fitting = (
-            SUMS_BYTES[self.positions > 16]
-            // (self.positions * dout_stride * itemsize)
-            // self.tile.rows
-            * self.tile.rows
-        )
+        sums = SUMS_BYTES[self.positions > 16] // (self.positions * dout_stride * itemsize)
+        fitting = sums // self.tile.rows * self.tile.rows
         bands = ceil_div(p.C, max(fitting, self.tile.rows))  # of about equal size, whole rows of register tiles
         band = ceil_div(ceil_div(p.C, bands), self.tile.rows) * self.tile.rows
         bands = ceil_div(p.C, band)
@@ -70,7 +68,13 @@ class WinogradGradientPass:
             splits = min(ceil_div(threads * costs.TASKS_PER_THREAD, parts), max(tiles // SPLIT, least))
             splits = min(splits, ceil_div(tiles, LEAST_BLOCK))
         part = ceil_div(tiles, splits)
-        block = ceil_div(part, ceil_div(part, BLOCK))  # splits of equal size, of blocks of equal size
+        wanted = ceil_div(part, ceil_div(part, BLOCK))  # splits of equal size, of blocks of equal size
+        blocks, x_window, dout_window = Blocks(wanted, tiles), 0, 0
+        if windows:
+            blocks = whole_rows(wanted, BLOCK, cols, tiles)
+            x_window = lanes * window_pixels(blocks, self.outputs, self.n, rows, cols, p.H, p.W, p.pads[0][0])
+            dout_window = lanes * window_pixels(blocks, self.outputs, self.outputs, rows, cols, p.OH, p.OW, 0)
+        block = blocks.size
         x_stride = ceil_div(band, lanes) * lanes
         line = 64 // itemsize  # see `winograd`
         self.dw_size = p.C * p.KH * p.KW * p.F
@@ -80,7 +84,8 @@ class WinogradGradientPass:
             taps_across=self.taps.across, pieces_across=pieces.across, pieces=pieces.numbers, down=down,
             across=across, rows=rows, cols=cols, height=p.H, width=p.W, top=p.pads[0][0], left=p.pads[1][0],
             channels=p.C, filters=p.F, out_height=p.OH, out_width=p.OW,
-            tile_rows=self.tile.rows, tile_cols=self.tile.cols, block=block, band=band, splits=splits,
+            tile_rows=self.tile.rows, tile_cols=self.tile.cols, block=block, line=blocks.line, x_window=x_window,
+            dout_window=dout_window, lanes=lanes, band=band, splits=splits,
             x_stride=x_stride, dout_stride=dout_stride, x_position=block * x_stride + line,
             dout_position=block * dout_stride + line,
             sums_position=band * dout_stride + line, out_split=self.dw_size,
@@ -91,7 +96,7 @@ class WinogradGradientPass:
         self.brow, self.crow = np.arange(block) * g.dout_stride, np.arange(band) * g.dout_stride
         self.vectors = np.arange(self.tile.vectors) * lanes
         self.zeros = np.zeros(max(p.C, p.F, self.tile.cols), p.dtype)
-        self.slot_numbers = self.positions * (g.x_position + g.dout_position + g.sums_position)
+        self.slot_numbers = self.positions * (g.x_position + g.dout_position + g.sums_position) + x_window + dout_window
         self.straight = p.channels_last and splits == 1 and self.images == p.N
         self.workspace = (
             self.images * image_bytes + (0 if self.straight else (splits + 1) * self.dw_size * itemsize)
@@ -107,6 +112,8 @@ class WinogradGradientPass:
         vectors = tiles * (ceil_div(p.C, lanes) * of_x + bands * ceil_div(p.F, lanes) * of_dout)
         results = g.splits * p.C * ceil_div(p.F, lanes) * back
         moved = 2 * image_bytes * p.N + (0 if self.straight else 2 * (g.splits + 1) * self.dw_size * p.dtype.itemsize)
+        if g.x_window:
+            moved += p.N * (p.C * p.H * p.W + bands * p.F * p.OH * p.OW) * p.dtype.itemsize
         places = tiles * bands * (self.positions + self.outputs.numbers) * _CYCLES_PER_PLACE
         computed = g.pieces * (products + vectors + places + results)
         return computed + moved * _CYCLES_PER_BYTE_MOVED + 3 * costs.CYCLES_PER_LAUNCH
@@ -144,7 +151,7 @@ class WinogradGradientPass:
             addresses = scratch.take((slots, g.block * (self.positions + self.outputs.numbers)), INDEX)
             runtime.run_tasks(
                 winograd_gradient, slots, input_transform(self.n, itemsize).address,
-                dout_transform(self.n, self.outputs, itemsize).address,
+                dout_transform(self.n, self.outputs, itemsize).address, transpose_block(itemsize).address,
                 sweep.address, adding_sweep.address, gradient_transform(self.n, self.taps, itemsize).address,
                 self.x.prepare(x, slots, scratch), self.dout.prepare(dout, slots, scratch), self.zeros,
                 out.reshape(-1), self.arow, self.acol, self.brow, self.vectors, self.crow, addresses,
