@@ -40,8 +40,6 @@ class Winograd(NamedTuple):
     """Sizes and strides of one launch; strides count numbers, not bytes."""
 
     images: int
-    tile_height: int  # pixels of an output tile
-    tile_width: int
     positions: int  # numbers of a transformed tile, n_down x n_across
     n_down: int
     n_across: int
@@ -49,10 +47,6 @@ class Winograd(NamedTuple):
     pieces_across: int
     piece_height: int  # rows of x from one piece to the next
     piece_width: int
-    down: int  # dilation: a tile's rows and columns lie this far apart
-    across: int
-    rows: int  # tiles of one image and phase of the dilation: rows x cols
-    cols: int
     height: int  # of x
     width: int
     top: int  # zeros before x
@@ -64,10 +58,7 @@ class Winograd(NamedTuple):
     out_filter: int  # 1: channels-last
     tile_rows: int
     tile_cols: int
-    block: int  # tiles of one task
-    line: int  # blocks end where lines of so many tiles do
     window: int  # numbers of scratch for transposed pixels; 0: x is channels-last
-    lanes: int  # channels of such a pixel
     share: int  # panels of one task
     depth_block: int
     tile_stride: int  # from one tile's channels to the next tile's
@@ -79,32 +70,32 @@ class Winograd(NamedTuple):
 
 
 @helper
-def _locate_results(table, results, count, g):
+def _locate_results(table, results, count, t, g):
     """The same for `results` (tile_height, block, tile_width, tile_cols): neighbouring pixels of a row side by side."""
-    pixel, numbers = g.tile_cols * results.itemsize, g.tile_height * g.tile_width
-    for a in range(g.tile_height):
-        for b in range(g.tile_width):
-            table[a * g.tile_width + b] = address_of(results) + (a * g.block * g.tile_width + b) * pixel
-    for t in range(numbers, count * numbers):
-        table[t] = table[t - numbers] + g.tile_width * pixel
+    pixel, numbers = g.tile_cols * results.itemsize, t.tile_height * t.tile_width
+    for a in range(t.tile_height):
+        for b in range(t.tile_width):
+            table[a * t.tile_width + b] = address_of(results) + (a * t.block * t.tile_width + b) * pixel
+    for i in range(numbers, count * numbers):
+        table[i] = table[i - numbers] + t.tile_width * pixel
 
 
 @helper
-def _store_transposed(transpose, out, results, first, count, f, width, g):
+def _store_transposed(transpose, out, results, first, count, f, width, t, g):
     """results (tile_height, block, tile_width, tile_cols) -> `width` planes of `out`, a run per row of tiles."""
     item = out.itemsize
     done = 0
     while done < count:
-        image, row, col = tile_place(first + done, g)
-        tiles = min(g.cols - (first + done) % g.cols, count - done)
-        length = min(tiles * g.tile_width, (g.out_width - col + g.across - 1) // g.across)
-        for a in range(g.tile_height):
-            y = row + a * g.down
+        image, row, col = tile_place(first + done, t)
+        tiles = min(t.cols - (first + done) % t.cols, count - done)
+        length = min(tiles * t.tile_width, (g.out_width - col + t.across - 1) // t.across)
+        for a in range(t.tile_height):
+            y = row + a * t.down
             if y >= g.out_height:
                 break
             place = (image * g.filters + f) * g.out_filter + y * g.out_width + col
-            begin = (a * g.block + done) * g.tile_width * g.tile_cols
-            if g.across == 1:
+            begin = (a * t.block + done) * t.tile_width * g.tile_cols
+            if t.across == 1:
                 source = address_of(results) + begin * item
                 call_address(
                     transpose, (address_of(out) + place * item, g.out_filter, source, g.tile_cols, length, width)
@@ -112,17 +103,17 @@ def _store_transposed(transpose, out, results, first, count, f, width, g):
                 continue
             for v in range(width):
                 for i in range(length):
-                    out[place + v * g.out_filter + i * g.across] = results[begin + i * g.tile_cols + v]
+                    out[place + v * g.out_filter + i * t.across] = results[begin + i * g.tile_cols + v]
         done += tiles
 
 
 @helper
-def _ask_for_results(out, first, count, f, behind, g):
+def _ask_for_results(out, first, count, f, behind, t, g):
     """Ask for what tiles will fill of the planes f .. behind - 1 of the first one's image, without dilation."""
-    image, row, col = tile_place(first, g)
-    last_image, last_row, _ = tile_place(first + count - 1, g)
+    image, row, col = tile_place(first, t)
+    last_image, last_row, _ = tile_place(first + count - 1, t)
     begin = row * g.out_width + col
-    rows = min(last_row + g.tile_height, g.out_height) if last_image == image else g.out_height
+    rows = min(last_row + t.tile_height, g.out_height) if last_image == image else g.out_height
     for plane in range(f, behind):
         place = (image * g.filters + plane) * g.out_filter + begin
         ask_for(address_of(out) + place * out.itemsize, (rows * g.out_width - begin) * out.itemsize)
@@ -131,17 +122,17 @@ def _ask_for_results(out, first, count, f, behind, g):
 @Kernel
 def winograd(
     slot, slots, counters, to_tiles, sweep, adding_sweep, from_tiles, to_positions, copy, transpose, x, w, band_rows,
-    w_rows, taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, g, wg,
+    w_rows, taps, bias, zeros, out, trow, acol, brow, vectors, srow, addresses, bands, scratch, t, g, wg,
 ):  # fmt: skip
     if slot < 0:
         return on_every_slot(slot, slots)
     item = x.itemsize
     depth = g.pieces_down * g.pieces_across * g.channels
-    total = g.images * g.down * g.across * g.rows * g.cols
-    blocks = count_blocks(total, g)
+    total = g.images * t.down * t.across * t.rows * t.cols
+    blocks = count_blocks(total, t)
     panels = (g.filters + g.tile_cols - 1) // g.tile_cols
     shares = (panels + g.share - 1) // g.share
-    sources, targets = addresses[slot, : g.block * g.positions], addresses[slot, g.block * g.positions :]
+    sources, targets = addresses[slot, : t.block * g.positions], addresses[slot, t.block * g.positions :]
     tiles = scratch[slot, : g.positions * g.tiles_stride]
     sums = scratch[slot, tiles.size : tiles.size + g.positions * g.sums_stride]
     own_w = scratch[slot, tiles.size + sums.size : tiles.size + sums.size + g.w_scratch]
@@ -155,32 +146,28 @@ def winograd(
         if task == tasks:
             return
         share = task % shares
-        first, count = block_tiles(task // shares, total, g)
-        row, rows, col, cols = 0, 0, 0, 0  # the window of results, if there is one
-        if g.out_filter == 1:
-            spare = address_of(results)  # which channels-last outputs do not need
+        first, count = block_tiles(task // shares, total, t)
+        row, rows, col, cols = 0, 0, 0, g.out_width  # the window of results, if there is one
+        if g.out_filter == 1 or g.window:
+            start, pixel, spare = address_of(out), g.filters * item, address_of(results)
+            if g.window:
+                row, rows, col, cols = window_of(
+                    first, count, t.tile_height, t.tile_width, t.none, t.none, g.out_height, g.out_width, t
+                )  # fmt: skip
+                start, pixel = address_of(results) - (row * cols + col) * g.tile_cols * item, g.tile_cols * item
+                spare += rows * cols * pixel
             locate(
-                targets, address_of(out), g.filters * item, g.out_width, spare, first, count, g.tile_height,
-                g.tile_width, 0, 0, g.out_height, g.out_width, g,
-            )  # fmt: skip
-        elif g.window:
-            row, rows, col, cols = window_of(
-                first, count, g.tile_height, g.tile_width, 0, 0, g.out_height, g.out_width, g
-            )  # fmt: skip
-            start = address_of(results) - (row * cols + col) * g.tile_cols * item
-            spare = address_of(results) + rows * cols * g.tile_cols * item
-            locate(
-                targets, start, g.tile_cols * item, cols, spare, first, count, g.tile_height, g.tile_width, 0, 0,
-                g.out_height, g.out_width, g,
+                targets, start, pixel, cols, spare, first, count, t.tile_height, t.tile_width, t.none, t.none,
+                g.out_height, g.out_width, t,
             )  # fmt: skip
         else:
-            _locate_results(targets, results, count, g)
+            _locate_results(targets, results, count, t, g)
         for piece in range(g.pieces_down * g.pieces_across):  # in order: whole vectors reach into the next piece's
             transform_tiles(
-                to_tiles, transpose, address_of(x), item, g.channels, 0, g.channels, pixels, g.lanes, zeros, sources,
+                to_tiles, transpose, address_of(x), item, g.channels, t.none, g.channels, pixels, zeros, sources,
                 address_of(tiles) + piece * g.channels * item, g.tile_stride, g.tiles_stride, first, count, g.n_down,
                 g.n_across, g.top - piece // g.pieces_across * g.piece_height,
-                g.left - piece % g.pieces_across * g.piece_width, g.height, g.width, g,
+                g.left - piece % g.pieces_across * g.piece_width, g.height, g.width, t,
             )  # fmt: skip
         for panel in range(share * g.share, min((share + 1) * g.share, panels)):
             f = panel * g.tile_cols
@@ -194,9 +181,9 @@ def winograd(
                         weights, g.w_stride, wg,
                     )  # fmt: skip
             for position in range(g.positions):
-                if g.out_filter != 1 and g.down * g.across == 1:
+                if g.out_filter != 1 and t.down * t.across == 1:
                     asked, behind = position * width // g.positions, (position + 1) * width // g.positions
-                    _ask_for_results(out, first, count, f + asked, f + behind, g)
+                    _ask_for_results(out, first, count, f + asked, f + behind, t, g)
                 a = address_of(tiles) + position * g.tiles_stride * item
                 b = weights + position * g.w_stride * item
                 c = address_of(sums) + position * g.sums_stride * item
@@ -235,4 +222,4 @@ def winograd(
                     col, cols, g.out_height, g.out_width,
                 )  # fmt: skip
             elif g.out_filter != 1:
-                _store_transposed(transpose, out, results, first, count, f, width, g)
+                _store_transposed(transpose, out, results, first, count, f, width, t, g)

@@ -24,8 +24,6 @@ class WinogradGradient(NamedTuple):
     """Sizes and strides of one launch; strides count numbers, not bytes."""
 
     images: int
-    tile_height: int  # numbers of a tile of dout
-    tile_width: int
     n_down: int  # of a transformed tile
     n_across: int
     kernel_height: int  # taps of w, and of a piece of them
@@ -34,10 +32,6 @@ class WinogradGradient(NamedTuple):
     taps_across: int
     pieces_across: int
     pieces: int
-    down: int  # dilation: a tile's rows and columns lie this far apart
-    across: int
-    rows: int  # tiles of one image and phase of the dilation: rows x cols
-    cols: int
     height: int  # of x
     width: int
     top: int  # zeros before x
@@ -48,11 +42,8 @@ class WinogradGradient(NamedTuple):
     out_width: int
     tile_rows: int
     tile_cols: int
-    block: int  # tiles transformed at a time
-    line: int  # see `winograd`
     x_window: int
     dout_window: int
-    lanes: int
     band: int  # channels of one task, a multiple of tile_rows
     splits: int
     x_stride: int  # from one tile's channels to the next tile's
@@ -68,17 +59,17 @@ class WinogradGradient(NamedTuple):
 @Kernel
 def winograd_gradient(
     slot, slots, counters, x_to_tiles, dout_to_tiles, transpose, sweep, adding_sweep, from_positions, x, dout, zeros,
-    out, arow, acol, brow, vectors, crow, addresses, scratch, g,
+    out, arow, acol, brow, vectors, crow, addresses, scratch, t, g,
 ):  # fmt: skip
     if slot < 0:
         return on_every_slot(slot, slots)
     item = x.itemsize
     positions = g.n_down * g.n_across
-    total = g.images * g.down * g.across * g.rows * g.cols
+    total = g.images * t.down * t.across * t.rows * t.cols
     bands = (g.channels + g.band - 1) // g.band
-    blocks = count_blocks(total, g)
-    sources = addresses[slot, : g.block * positions]
-    dout_sources = addresses[slot, g.block * positions :]
+    blocks = count_blocks(total, t)
+    sources = addresses[slot, : t.block * positions]
+    dout_sources = addresses[slot, t.block * positions :]
     x_tiles = scratch[slot, : positions * g.x_position]
     dout_tiles = scratch[slot, x_tiles.size : x_tiles.size + positions * g.dout_position]
     kept = x_tiles.size + dout_tiles.size
@@ -99,16 +90,16 @@ def winograd_gradient(
         if begin == end:  # the last images of a batch may make fewer blocks than there are splits
             sums[:] = 0
         for block in range(begin, end):
-            first, count = block_tiles(block, total, g)
+            first, count = block_tiles(block, total, t)
             transform_tiles(
-                x_to_tiles, transpose, address_of(x), item, g.channels, c, channels, x_pixels, g.lanes, zeros, sources,
+                x_to_tiles, transpose, address_of(x), item, g.channels, c, channels, x_pixels, zeros, sources,
                 address_of(x_tiles), g.x_stride, g.x_position, first, count, g.n_down, g.n_across,
-                g.top - first_row * g.down, g.left - first_col * g.across, g.height, g.width, g,
+                g.top - first_row * t.down, g.left - first_col * t.across, g.height, g.width, t,
             )  # fmt: skip
             transform_tiles(
-                dout_to_tiles, transpose, address_of(dout), item, g.filters, 0, g.filters, dout_pixels, g.lanes, zeros,
-                dout_sources, address_of(dout_tiles), g.dout_stride, g.dout_position, first, count, g.tile_height,
-                g.tile_width, 0, 0, g.out_height, g.out_width, g,
+                dout_to_tiles, transpose, address_of(dout), item, g.filters, t.none, g.filters, dout_pixels, zeros,
+                dout_sources, address_of(dout_tiles), g.dout_stride, g.dout_position, first, count, t.tile_height,
+                t.tile_width, t.none, t.none, g.out_height, g.out_width, t,
             )  # fmt: skip
             multiply = adding_sweep if block > begin else sweep
             for position in range(positions):

@@ -1,7 +1,7 @@
 """Tiles of Winograd's algorithm: where they lie in images, and their way from an operand into scratch.
 
 Tiles are numbered through all images, row by row; a dilated convolution is one undilated convolution per phase of rows
-and columns, which follow each other. `g` is the geometry of a launch, `winograd.Winograd` or its gradient's.
+and columns, which follow each other.
 
 A channels-last operand is read in place. Of a channels-first one (undilated), a vector's width of planes at a time is
 transposed: the window of pixels that a block of tiles meets goes into scratch, where it stays in cache.
@@ -9,36 +9,53 @@ transposed: the window of pixels that a block of tiles meets goes into scratch, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from fastconv._kernels.jit import helper
 from fastconv._kernels.simd import address_of, call_address
 
 
+class Tiling(NamedTuple):
+    """How outputs make tiles, and tiles make blocks."""
+
+    tile_height: int  # outputs of a tile
+    tile_width: int
+    down: int  # dilation: a tile's rows and columns lie this far apart
+    across: int
+    rows: int  # tiles of one image and phase of the dilation: rows x cols
+    cols: int
+    block: int  # tiles that are transformed together
+    line: int  # blocks end where lines of so many tiles do
+    lanes: int  # channels of a transposed pixel
+    none: int = 0  # for zeros before an image: Numba would compile a helper anew for a constant
+
+
 @helper
-def tile_place(tile, g):
+def tile_place(tile, t):
     """Image, first row and first column of an output tile; neighbours in a tile lie `down` and `across` apart."""
-    image = tile // (g.down * g.across * g.rows * g.cols)
-    phase = tile // (g.rows * g.cols) % (g.down * g.across)
-    row = tile // g.cols % g.rows * g.tile_height * g.down + phase // g.across
-    col = tile % g.cols * g.tile_width * g.across + phase % g.across
+    image = tile // (t.down * t.across * t.rows * t.cols)
+    phase = tile // (t.rows * t.cols) % (t.down * t.across)
+    row = tile // t.cols % t.rows * t.tile_height * t.down + phase // t.across
+    col = tile % t.cols * t.tile_width * t.across + phase % t.across
     return image, row, col
 
 
 @helper
-def count_blocks(total, g):
+def count_blocks(total, t):
     """How many blocks make `total` tiles. Blocks of `block` tiles end where lines of `line` tiles do."""
-    return total // g.line * ((g.line + g.block - 1) // g.block) + (total % g.line + g.block - 1) // g.block
+    return total // t.line * ((t.line + t.block - 1) // t.block) + (total % t.line + t.block - 1) // t.block
 
 
 @helper
-def block_tiles(block, total, g):
+def block_tiles(block, total, t):
     """First tile and number of tiles of a block."""
-    blocks = (g.line + g.block - 1) // g.block
-    first = block // blocks * g.line + block % blocks * g.block
-    return first, min(g.block, g.line - block % blocks * g.block, total - first)
+    blocks = (t.line + t.block - 1) // t.block
+    first = block // blocks * t.line + block % blocks * t.block
+    return first, min(t.block, t.line - block % blocks * t.block, total - first)
 
 
 @helper
-def locate(table, start, pixel, pitch, outside, first, count, rows, cols, top, left, height, width, g):
+def locate(table, start, pixel, pitch, outside, first, count, rows, cols, top, left, height, width, t):
     """table[tile, row, col] = address of that number of tile `first` + tile, or `outside`, for rows x cols numbers.
 
     Images of height x width pixels, with `top` and `left` zeros before them, begin at `start` and follow each other;
@@ -46,48 +63,48 @@ def locate(table, start, pixel, pitch, outside, first, count, rows, cols, top, l
     addresses are those of the last one, moved.
     """
     numbers = rows * cols
-    image, row, col = tile_place(first, g)
-    tile_row, tile_col = row // (g.tile_height * g.down), col // (g.tile_width * g.across)
-    row_phase, col_phase = row % g.down, col % g.across
+    image, row, col = tile_place(first, t)
+    tile_row, tile_col = row // (t.tile_height * t.down), col // (t.tile_width * t.across)
+    row_phase, col_phase = row % t.down, col % t.across
     known, known_start = -1, 0
-    for t in range(0, count * numbers, numbers):
-        y = tile_row * g.tile_height * g.down + row_phase - top
-        x = tile_col * g.tile_width * g.across + col_phase - left
+    for entry in range(0, count * numbers, numbers):
+        y = tile_row * t.tile_height * t.down + row_phase - top
+        x = tile_col * t.tile_width * t.across + col_phase - left
         tile_start = start + ((image * height + y) * pitch + x) * pixel
-        inside = y >= 0 and y + (rows - 1) * g.down < height and x >= 0 and x + (cols - 1) * g.across < width
+        inside = y >= 0 and y + (rows - 1) * t.down < height and x >= 0 and x + (cols - 1) * t.across < width
         if inside and known >= 0:
             moved = tile_start - known_start
-            here, there = table[t : t + numbers], table[known : known + numbers]
+            here, there = table[entry : entry + numbers], table[known : known + numbers]
             for i in range(numbers):
                 here[i] = there[i] + moved
         else:
-            i = t
-            for a in range(0, rows * g.down, g.down):
-                for b in range(0, cols * g.across, g.across):
+            i = entry
+            for a in range(0, rows * t.down, t.down):
+                for b in range(0, cols * t.across, t.across):
                     within = y + a >= 0 and y + a < height and x + b >= 0 and x + b < width
                     table[i] = tile_start + (a * pitch + b) * pixel if within else outside
                     i += 1
         if inside:
-            known, known_start = t, tile_start
+            known, known_start = entry, tile_start
         tile_col += 1
-        if tile_col == g.cols:
+        if tile_col == t.cols:
             tile_col, tile_row = 0, tile_row + 1
-            if tile_row == g.rows:
+            if tile_row == t.rows:
                 tile_row, col_phase = 0, col_phase + 1
-                if col_phase == g.across:
+                if col_phase == t.across:
                     col_phase, row_phase = 0, row_phase + 1
-                    if row_phase == g.down:
+                    if row_phase == t.down:
                         row_phase, image = 0, image + 1
 
 
 @helper
-def window_of(first, count, rows, cols, top, left, height, width, g):
+def window_of(first, count, rows, cols, top, left, height, width, t):
     """What tiles of rows x cols numbers meet: first row (of all images), rows, first column, columns.
 
     The tiles are undilated; of one row of tiles, or of whole rows.
     """
-    image, row, col = tile_place(first, g)
-    last_image, last_row, last_col = tile_place(first + count - 1, g)
+    image, row, col = tile_place(first, t)
+    last_image, last_row, last_col = tile_place(first + count - 1, t)
     begin = image * height + min(max(row - top, 0), height - 1)
     end = last_image * height + min(max(last_row - top + rows, 1), height)
     if image != last_image or row != last_row:
@@ -124,31 +141,24 @@ def store_window(transpose, planes, pixels, pixel, item, total, c, channels, row
 
 @helper
 def transform_tiles(
-    to_tiles, transpose, operand, item, total, c, channels, pixels, lanes, zeros, table, tiles, tile_stride,
-    position_stride, first, count, rows, cols, top, left, height, width, g,
+    to_tiles, transpose, operand, item, total, c, channels, pixels, zeros, table, tiles, tile_stride,
+    position_stride, first, count, rows, cols, top, left, height, width, t,
 ):  # fmt: skip
     """Transform `channels` channels, from c on of `total`, of tiles of rows x cols numbers; see `input_transform`.
 
     `operand` and `tiles` are addresses, `pixels` is scratch for a window: empty if the operand is channels-last.
     """
-    if pixels.size == 0:
-        start = operand + c * item
-        locate(
-            table, start, total * item, width, address_of(zeros), first, count, rows, cols, top, left, height, width, g
-        )
-        call_address(to_tiles, (count, address_of(table), channels, tiles, tile_stride, position_stride))
-        return
-    row, window_rows, col, window_cols = window_of(first, count, rows, cols, top, left, height, width, g)
-    start = address_of(pixels) - (row * window_cols + col) * lanes * item
-    locate(
-        table, start, lanes * item, window_cols, address_of(zeros), first, count, rows, cols, top, left, height, width,
-        g,
-    )  # fmt: skip
-    for step in range(0, channels, lanes):
-        some = min(lanes, channels - step)
-        _transpose_window(
-            transpose, address_of(pixels), lanes, operand, item, total, c + step, some, row, window_rows, col,
-            window_cols, height, width,
-        )  # fmt: skip
-        place = tiles + step * item
-        call_address(to_tiles, (count, address_of(table), some, place, tile_stride, position_stride))
+    row, window_rows, col, window_cols, step = 0, 0, 0, width, channels
+    start, pixel = operand + c * item, total * item
+    if pixels.size > 0:
+        row, window_rows, col, window_cols = window_of(first, count, rows, cols, top, left, height, width, t)
+        start, pixel, step = address_of(pixels) - (row * window_cols + col) * t.lanes * item, t.lanes * item, t.lanes
+    locate(table, start, pixel, window_cols, address_of(zeros), first, count, rows, cols, top, left, height, width, t)
+    for k in range(0, channels, step):
+        some = min(step, channels - k)
+        if pixels.size > 0:
+            _transpose_window(
+                transpose, address_of(pixels), t.lanes, operand, item, total, c + k, some, row, window_rows, col,
+                window_cols, height, width,
+            )  # fmt: skip
+        call_address(to_tiles, (count, address_of(table), some, tiles + k * item, tile_stride, position_stride))

@@ -12,6 +12,7 @@ from fastconv._kernels.blocks import copy_block, transpose_block
 from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd import Winograd, winograd
+from fastconv._kernels.winograd_tiles import Tiling
 from fastconv._kernels.winograd_transforms import input_transform, output_transform, weight_transform
 from fastconv._kernels.winograd_weights import BAND, WinogradWeights, transform_weights
 from fastconv.algorithms import costs
@@ -106,14 +107,14 @@ class WinogradPass:
         # One cache line more keeps positions out of each other's way: powers of two apart, they compete for few lines.
         line = 64 // itemsize
         w_stride = self.depth * self.tile.cols + line
+        self.tiling = Tiling(*self.outputs, down, across, rows, cols, *blocks, lanes)
         self.geometry = Winograd(
-            images=self.images, tile_height=self.outputs.down, tile_width=self.outputs.across,
-            positions=self.positions, n_down=self.n.down, n_across=self.n.across, pieces_down=pieces.down,
-            pieces_across=pieces.across, piece_height=self.taps.down * down, piece_width=self.taps.across * across,
-            down=down, across=across, rows=rows, cols=cols, height=height, width=width,
-            top=top, left=left, channels=channels, filters=filters, out_height=out_height, out_width=out_width,
+            images=self.images, positions=self.positions, n_down=self.n.down, n_across=self.n.across,
+            pieces_down=pieces.down, pieces_across=pieces.across, piece_height=self.taps.down * down,
+            piece_width=self.taps.across * across, height=height, width=width, top=top, left=left,
+            channels=channels, filters=filters, out_height=out_height, out_width=out_width,
             out_filter=1 if p.channels_last else out_height * out_width, tile_rows=self.tile.rows,
-            tile_cols=self.tile.cols, block=blocks.size, line=blocks.line, window=window, lanes=lanes, share=share,
+            tile_cols=self.tile.cols, window=window, share=share,
             depth_block=min(self.depth, _DEPTH_BLOCK), tile_stride=tile_stride,
             tiles_stride=room * tile_stride + line, sums_stride=room * self.tile.cols + line, w_stride=w_stride,
             w_scratch=self.positions * w_stride if self.own_weights else 0, relu=int(relu),
@@ -185,7 +186,7 @@ class WinogradPass:
         inputs = ceil_div(g.channels, lanes) * to_tiles * (1.0 if pieces == 1 else _PIECES_SLOWDOWN)
         inputs = tiles * shares * pieces * (inputs + self.positions * _CYCLES_PER_PLACE)
         tile_bytes = self.positions * self.depth * p.dtype.itemsize
-        beyond = max(1 - _CACHED_TILES_BYTES / (g.block * max(tile_bytes, 1)), 0.0)
+        beyond = max(1 - _CACHED_TILES_BYTES / (self.tiling.block * max(tile_bytes, 1)), 0.0)
         inputs += tiles * shares * tile_bytes * beyond * _CYCLES_PER_BYTE_BEYOND
         outputs = tiles * (ceil_div(g.filters, lanes) * from_tiles + self.outputs.numbers * _CYCLES_PER_PLACE)
         weights = self.depth * ceil_div(g.filters, lanes) * to_positions
@@ -199,7 +200,7 @@ class WinogradPass:
         cycles = products + inputs + outputs + weights + 3 * costs.CYCLES_PER_LAUNCH
         if not p.channels_last:
             each = costs.cycles_per_transposed(g.out_filter * p.dtype.itemsize)
-            if g.across > 1:
+            if self.tiling.across > 1:
                 each = costs.CYCLES_PER_SCATTERED
             cycles += p.N * (g.out_filter * g.filters * each + image_bytes * 2 * costs.CYCLES_PER_BYTE_MOVED)
             if g.window:
@@ -265,7 +266,7 @@ class WinogradPass:
                         winograd, slots, *self._callbacks, x, w.reshape(-1), self.band_rows,
                         self.w_rows, self.tap_places, bias, self.zeros, out[images].reshape(-1), self.trow,
                         self.acol, self.brow, self.vectors, self.srow, addresses, bands, own,
-                        changed(g, images=len(operand[images])), self.weights,
+                        self.tiling, changed(g, images=len(operand[images])), self.weights,
                     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from fastconv._kernels.blocks import transpose_block
 from fastconv._kernels.isa import MACHINE, best_tile
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd_gradient import WinogradGradient, winograd_gradient
+from fastconv._kernels.winograd_tiles import Tiling
 from fastconv._kernels.winograd_transforms import dout_transform, gradient_transform, input_transform
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
@@ -78,14 +79,14 @@ class WinogradGradientPass:
         x_stride = ceil_div(band, lanes) * lanes
         line = 64 // itemsize  # see `winograd`
         self.dw_size = p.C * p.KH * p.KW * p.F
+        self.tiling = Tiling(*self.outputs, down, across, rows, cols, *blocks, lanes)
         self.geometry = WinogradGradient(
-            images=self.images, tile_height=self.outputs.down, tile_width=self.outputs.across, n_down=self.n.down,
-            n_across=self.n.across, kernel_height=p.KH, kernel_width=p.KW, taps_down=self.taps.down,
-            taps_across=self.taps.across, pieces_across=pieces.across, pieces=pieces.numbers, down=down,
-            across=across, rows=rows, cols=cols, height=p.H, width=p.W, top=p.pads[0][0], left=p.pads[1][0],
+            images=self.images, n_down=self.n.down, n_across=self.n.across, kernel_height=p.KH, kernel_width=p.KW,
+            taps_down=self.taps.down, taps_across=self.taps.across, pieces_across=pieces.across,
+            pieces=pieces.numbers, height=p.H, width=p.W, top=p.pads[0][0], left=p.pads[1][0],
             channels=p.C, filters=p.F, out_height=p.OH, out_width=p.OW,
-            tile_rows=self.tile.rows, tile_cols=self.tile.cols, block=block, line=blocks.line, x_window=x_window,
-            dout_window=dout_window, lanes=lanes, band=band, splits=splits,
+            tile_rows=self.tile.rows, tile_cols=self.tile.cols, x_window=x_window,
+            dout_window=dout_window, band=band, splits=splits,
             x_stride=x_stride, dout_stride=dout_stride, x_position=block * x_stride + line,
             dout_position=block * dout_stride + line,
             sums_position=band * dout_stride + line, out_split=self.dw_size,
@@ -108,7 +109,7 @@ class WinogradGradientPass:
         p, g, lanes = self.problem, self.geometry, MACHINE.lanes(self.problem.dtype.itemsize)
         tiles, bands = p.N * self.tiles, ceil_div(p.C, g.band)
         of_x, of_dout, back = _CYCLES[self.positions]
-        products = self.positions * self.tile.cycles_for(p.C, p.F, tiles, g.block) * _SLOWDOWN
+        products = self.positions * self.tile.cycles_for(p.C, p.F, tiles, self.tiling.block) * _SLOWDOWN
         vectors = tiles * (ceil_div(p.C, lanes) * of_x + bands * ceil_div(p.F, lanes) * of_dout)
         results = g.splits * p.C * ceil_div(p.F, lanes) * back
         moved = 2 * image_bytes * p.N + (0 if self.straight else 2 * (g.splits + 1) * self.dw_size * p.dtype.itemsize)
@@ -148,12 +149,12 @@ class WinogradGradientPass:
             tile_sweep(self.tile.rows, self.tile.vectors, itemsize, lane_bias=True, add=add) for add in (False, True)
         )
         with scratch:
-            addresses = scratch.take((slots, g.block * (self.positions + self.outputs.numbers)), INDEX)
+            addresses = scratch.take((slots, self.tiling.block * (self.positions + self.outputs.numbers)), INDEX)
             runtime.run_tasks(
                 winograd_gradient, slots, input_transform(self.n, itemsize).address,
                 dout_transform(self.n, self.outputs, itemsize).address, transpose_block(itemsize).address,
                 sweep.address, adding_sweep.address, gradient_transform(self.n, self.taps, itemsize).address,
                 self.x.prepare(x, slots, scratch), self.dout.prepare(dout, slots, scratch), self.zeros,
                 out.reshape(-1), self.arow, self.acol, self.brow, self.vectors, self.crow, addresses,
-                scratch.take((slots, self.slot_numbers), p.dtype), changed(g, images=len(x)),
+                scratch.take((slots, self.slot_numbers), p.dtype), self.tiling, changed(g, images=len(x)),
             )  # fmt: skip
