@@ -40,8 +40,7 @@ class Winograd(NamedTuple):
     """Sizes and strides of one launch; strides count numbers, not bytes."""
 
     images: int
-    positions: int  # numbers of a transformed tile, n_down x n_across
-    n_down: int
+    n_down: int  # numbers of a transformed tile: n_down x n_across positions
     n_across: int
     pieces_down: int
     pieces_across: int
@@ -71,7 +70,7 @@ class Winograd(NamedTuple):
 
 @helper
 def _locate_results(table, results, count, t, g):
-    """The same for `results` (tile_height, block, tile_width, tile_cols): neighbouring pixels of a row side by side."""
+    """As `locate`, in `results` (tile_height, block, tile_width, tile_cols): pixels of a row lie side by side."""
     pixel, numbers = g.tile_cols * results.itemsize, t.tile_height * t.tile_width
     for a in range(t.tile_height):
         for b in range(t.tile_width):
@@ -108,15 +107,15 @@ def _store_transposed(transpose, out, results, first, count, f, width, t, g):
 
 
 @helper
-def _ask_for_results(out, first, count, f, behind, t, g):
-    """Ask for what tiles will fill of the planes f .. behind - 1 of the first one's image, without dilation."""
-    image, row, col = tile_place(first, t)
-    last_image, last_row, _ = tile_place(first + count - 1, t)
-    begin = row * g.out_width + col
-    rows = min(last_row + t.tile_height, g.out_height) if last_image == image else g.out_height
+def _ask_for_results(out, f, behind, row, rows, col, cols, g):
+    """Ask for a window of the planes f .. behind - 1 of its first image."""
+    image = row // g.out_height
+    rows = min(rows, (image + 1) * g.out_height - row)
+    runs, length = (1, rows * cols) if cols == g.out_width else (rows, cols)
     for plane in range(f, behind):
-        place = (image * g.filters + plane) * g.out_filter + begin
-        ask_for(address_of(out) + place * out.itemsize, (rows * g.out_width - begin) * out.itemsize)
+        place = ((image * g.filters + plane) * g.out_height + row - image * g.out_height) * g.out_width + col
+        for run in range(runs):
+            ask_for(address_of(out) + (place + run * g.out_width) * out.itemsize, length * out.itemsize)
 
 
 @Kernel
@@ -127,19 +126,21 @@ def winograd(
     if slot < 0:
         return on_every_slot(slot, slots)
     item = x.itemsize
+    positions = g.n_down * g.n_across
     depth = g.pieces_down * g.pieces_across * g.channels
     total = g.images * t.down * t.across * t.rows * t.cols
     blocks = count_blocks(total, t)
     panels = (g.filters + g.tile_cols - 1) // g.tile_cols
     shares = (panels + g.share - 1) // g.share
-    sources, targets = addresses[slot, : t.block * g.positions], addresses[slot, t.block * g.positions :]
-    tiles = scratch[slot, : g.positions * g.tiles_stride]
-    sums = scratch[slot, tiles.size : tiles.size + g.positions * g.sums_stride]
+    sources, targets = addresses[slot, : t.block * positions], addresses[slot, t.block * positions :]
+    tiles = scratch[slot, : positions * g.tiles_stride]
+    sums = scratch[slot, tiles.size : tiles.size + positions * g.sums_stride]
     own_w = scratch[slot, tiles.size + sums.size : tiles.size + sums.size + g.w_scratch]
     pixels = scratch[slot, tiles.size + sums.size + own_w.size : tiles.size + sums.size + own_w.size + g.window]
     results = scratch[slot, tiles.size + sums.size + own_w.size + g.window :]
     w_addresses = addresses[slot, addresses.shape[1] - taps.size :]
-    locate_taps(w_addresses, taps, bands[slot], wg)
+    if g.w_scratch:
+        locate_taps(w_addresses, taps, bands[slot], wg)
     tasks = blocks * shares
     while True:
         task = next_task(counters, slot, slots, tasks)
@@ -147,17 +148,18 @@ def winograd(
             return
         share = task % shares
         first, count = block_tiles(task // shares, total, t)
-        row, rows, col, cols = 0, 0, 0, g.out_width  # the window of results, if there is one
+        # The window of results, where planes are undilated.
+        row, rows, col, cols = window_of(
+            first, count, t.tile_height, t.tile_width, t.none, t.none, g.out_height, g.out_width, t
+        )
         if g.out_filter == 1 or g.window:
-            start, pixel, spare = address_of(out), g.filters * item, address_of(results)
+            start, pixel, pitch, spare = address_of(out), g.filters * item, g.out_width, address_of(results)
             if g.window:
-                row, rows, col, cols = window_of(
-                    first, count, t.tile_height, t.tile_width, t.none, t.none, g.out_height, g.out_width, t
-                )  # fmt: skip
                 start, pixel = address_of(results) - (row * cols + col) * g.tile_cols * item, g.tile_cols * item
+                pitch = cols
                 spare += rows * cols * pixel
             locate(
-                targets, start, pixel, cols, spare, first, count, t.tile_height, t.tile_width, t.none, t.none,
+                targets, start, pixel, pitch, spare, first, count, t.tile_height, t.tile_width, t.none, t.none,
                 g.out_height, g.out_width, t,
             )  # fmt: skip
         else:
@@ -169,10 +171,15 @@ def winograd(
                 g.n_across, g.top - piece // g.pieces_across * g.piece_height,
                 g.left - piece % g.pieces_across * g.piece_width, g.height, g.width, t,
             )  # fmt: skip
+        if count < t.block:  # rows that fill up a register tile: see `simd.Emitter`
+            filled = (count + g.tile_rows - 1) // g.tile_rows * g.tile_rows
+            for position in range(positions):
+                begin = position * g.tiles_stride
+                tiles[begin + count * g.tile_stride : begin + filled * g.tile_stride] = 0
         for panel in range(share * g.share, min((share + 1) * g.share, panels)):
             f = panel * g.tile_cols
             width = min(g.tile_cols, g.filters - f)
-            weights = address_of(w) + panel * g.positions * g.w_stride * item
+            weights = address_of(w) + panel * positions * g.w_stride * item
             if g.w_scratch:
                 weights = address_of(own_w)
                 for c in range(0, g.channels, BAND):
@@ -180,10 +187,10 @@ def winograd(
                         to_positions, copy, transpose, w, band_rows, w_rows, w_addresses, bands[slot], panel, c,
                         weights, g.w_stride, wg,
                     )  # fmt: skip
-            for position in range(g.positions):
+            for position in range(positions):
                 if g.out_filter != 1 and t.down * t.across == 1:
-                    asked, behind = position * width // g.positions, (position + 1) * width // g.positions
-                    _ask_for_results(out, first, count, f + asked, f + behind, t, g)
+                    asked, behind = position * width // positions, (position + 1) * width // positions
+                    _ask_for_results(out, f + asked, f + behind, row, rows, col, cols, g)
                 a = address_of(tiles) + position * g.tiles_stride * item
                 b = weights + position * g.w_stride * item
                 c = address_of(sums) + position * g.sums_stride * item

@@ -6,9 +6,8 @@ Tasks are (split of the tiles, piece of the taps, band of channels), see `winogr
 in blocks: transforms their `band` channels of x and all filters of dout into its slot's scratch, then adds, position by
 position, their products with the sweeping register tile (rows over channels, vectors over filters, the depth runs over
 tiles). The sums of a task stay in the second-level cache until they are transformed into its own part of `out` (a dw
-per split), which may be uninitialised. Both operands are channels-last and unpadded: what lies outside is read from
-`zeros`. Rows and columns of whole tiles are computed and have room in scratch; what lies beyond the channels or filters
-is not used.
+per split), which may be uninitialised. Operands need no padding, see `winograd_tiles`. Rows and columns of whole tiles
+are computed and have room in scratch; what lies beyond the channels or filters is not used.
 """
 
 from __future__ import annotations
@@ -42,7 +41,8 @@ class WinogradGradient(NamedTuple):
     out_width: int
     tile_rows: int
     tile_cols: int
-    x_window: int
+    ragged: int  # 1: register tiles reach beyond the channels or filters of a task
+    x_window: int  # see `winograd`
     dout_window: int
     band: int  # channels of one task, a multiple of tile_rows
     splits: int
@@ -76,6 +76,9 @@ def winograd_gradient(
     x_pixels = scratch[slot, kept : kept + g.x_window]
     dout_pixels = scratch[slot, kept + g.x_window : kept + g.x_window + g.dout_window]
     sums = scratch[slot, kept + g.x_window + g.dout_window :]
+    if g.ragged:  # see `simd.Emitter`
+        x_tiles[:] = 0
+        dout_tiles[:] = 0
     tasks = bands * g.pieces * g.splits
     while True:
         task = next_task(counters, slot, slots, tasks)

@@ -58,7 +58,7 @@ TINY_OF_MODULES = {
     depthwise_plane_gradient: {"_SUM_VECTORS": 2, "_SUM_BYTES": 1024},
     matrix_pixels: {"_KEPT_BYTES": 8192, "_WEIGHT_BYTES": 8192, "_PIXELS": 32},
     winograd: {"BLOCK": 8, "LEAST_BLOCK": 4, "OWN_WEIGHTS_BYTES": 2**17, "_DEPTH_BLOCK": 8},
-    winograd_axes: {"WINDOW_PIXELS": 1},
+    winograd_axes: {"WINDOW_PIXELS": 2},
     winograd_gradient: {"BLOCK": 8, "LEAST_BLOCK": 4, "SPLIT": 8, "SUMS_BYTES": (4096, 4096)},
 }
 

@@ -109,7 +109,7 @@ class WinogradPass:
         w_stride = self.depth * self.tile.cols + line
         self.tiling = Tiling(*self.outputs, down, across, rows, cols, *blocks, lanes)
         self.geometry = Winograd(
-            images=self.images, positions=self.positions, n_down=self.n.down, n_across=self.n.across,
+            images=self.images, n_down=self.n.down, n_across=self.n.across,
             pieces_down=pieces.down, pieces_across=pieces.across, piece_height=self.taps.down * down,
             piece_width=self.taps.across * across, height=height, width=width, top=top, left=left,
             channels=channels, filters=filters, out_height=out_height, out_width=out_width,
@@ -132,7 +132,7 @@ class WinogradPass:
         self.vectors = np.arange(self.tile.vectors) * lanes
         self.zeros = np.zeros(max(channels, filters) + g.tile_cols, p.dtype)
         spare = self.outputs.numbers * blocks.size * g.tile_cols  # for results on their way into planes
-        if p.channels_last:
+        if g.out_filter == 1:
             spare = filters + g.tile_cols
         elif windows:
             pixels = window_pixels(blocks, self.outputs, self.outputs, rows, cols, out_height, out_width, 0)
@@ -164,7 +164,7 @@ class WinogradPass:
             blocks = whole_rows(wanted, BLOCK, cols, tiles)
             self.tile = best_tile(blocks.size, filters, itemsize)
             return blocks
-        return Blocks(ceil_div(wanted, self.tile.rows) * self.tile.rows, tiles)
+        return Blocks(min(ceil_div(wanted, self.tile.rows) * self.tile.rows, tiles), tiles)
 
     def _tap_places(self, gradient: bool) -> np.ndarray:
         """Where `transform_channels` finds the taps of each piece."""

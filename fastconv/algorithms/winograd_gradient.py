@@ -86,6 +86,7 @@ class WinogradGradientPass:
             pieces=pieces.numbers, height=p.H, width=p.W, top=p.pads[0][0], left=p.pads[1][0],
             channels=p.C, filters=p.F, out_height=p.OH, out_width=p.OW,
             tile_rows=self.tile.rows, tile_cols=self.tile.cols, x_window=x_window,
+            ragged=int(band * bands != p.C or dout_stride != p.F),
             dout_window=dout_window, band=band, splits=splits,
             x_stride=x_stride, dout_stride=dout_stride, x_position=block * x_stride + line,
             dout_position=block * dout_stride + line,
