@@ -36,9 +36,10 @@ _PIXELS = 512  # that pass by a block of weights
 # Fitted to the times of 55 layers, forward and dx, in turns with the other algorithms, in quiet and in contended runs.
 # Where another thread of the core is busy, the unit takes twice as long, and loads of tiles do not overlap with it: a
 # step of three parts took 180 ns where the core was alone and 580 elsewhere; as many multiply-adds took 390 and 550.
-# Its price lies between. That of three parts leans towards the contended, where they lose more (512-512 1x1 of 14x14:
-# 2.1 and 5.3 ms, by "direct" 2.8 and 3.9) than they gain where the core is alone.
-_CYCLES_PER_STEP, _CYCLES_PER_PRODUCT = {2: 310.0, 3: 630.0}, {2: 320.0, 3: 360.0}
+# Its price lies between and leans towards the contended, where they lose more (512-512 1x1 of 14x14 by three parts: 2.1
+# and 5.3 ms, by "direct" 2.8 and 3.9; 3x3 of 512 channels of 28x28 by two: 6.0 and 13.0, by "winograd4x4" 6.5 and 8.1)
+# than they gain where the core is alone.
+_CYCLES_PER_STEP, _CYCLES_PER_PRODUCT = {2: 340.0, 3: 630.0}, 360.0
 _JOINED_SLOWDOWN = 1.5  # rows of tiles straddle cache lines
 _CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.2, {True: 0.28, False: 0.56}  # channels-last or not
 _CYCLES_PER_RESULT = {True: 0.55, False: 0.9}
@@ -187,7 +188,7 @@ class MatrixPixelsPass:
         if self.steps.joined:
             steps *= _JOINED_SLOWDOWN
         return (
-            steps * _CYCLES_PER_STEP[self.parts] + products * _CYCLES_PER_PRODUCT[self.parts] + self.weights.cycles
+            steps * _CYCLES_PER_STEP[self.parts] + products * _CYCLES_PER_PRODUCT + self.weights.cycles
             + cut * _CYCLES_PER_NUMBER_CUT[last] + g.images * g.x_image * _CYCLES_PER_NUMBER_READ
             + g.images * g.out_image * _CYCLES_PER_RESULT[last]
             + 2 * costs.CYCLES_PER_LAUNCH
