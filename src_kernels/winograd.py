@@ -28,6 +28,7 @@ from fastconv._kernels.winograd_tiles import (
     block_tiles,
     count_blocks,
     locate,
+    plane_run,
     store_window,
     tile_place,
     transform_tiles,
@@ -108,14 +109,13 @@ def _store_transposed(transpose, out, results, first, count, f, width, t, g):
 
 @helper
 def _ask_for_results(out, f, behind, row, rows, col, cols, g):
-    """Ask for a window of the planes f .. behind - 1 of its first image."""
-    image = row // g.out_height
-    rows = min(rows, (image + 1) * g.out_height - row)
-    runs, length = (1, rows * cols) if cols == g.out_width else (rows, cols)
+    """Ask for a window of the planes f .. behind - 1."""
     for plane in range(f, behind):
-        place = ((image * g.filters + plane) * g.out_height + row - image * g.out_height) * g.out_width + col
-        for run in range(runs):
-            ask_for(address_of(out) + (place + run * g.out_width) * out.itemsize, length * out.itemsize)
+        begin = row
+        while begin < row + rows:
+            place, run = plane_run(begin, row + rows, col, cols, g.filters, plane, g.out_height, g.out_width)
+            ask_for(address_of(out) + place * out.itemsize, run * cols * out.itemsize)
+            begin += run
 
 
 @Kernel

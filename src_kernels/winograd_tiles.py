@@ -114,16 +114,22 @@ def window_of(first, count, rows, cols, top, left, height, width, t):
 
 
 @helper
+def plane_run(row, end, col, cols, total, c, height, width):
+    """Where a window from `row` on begins in plane c of `total`, and how many of its rows lie side by side there."""
+    image = row // height
+    behind = min(end, (image + 1) * height) if cols == width else row + 1
+    return ((image * total + c) * height + row - image * height) * width + col, behind - row
+
+
+@helper
 def _transpose_window(transpose, pixels, lanes, planes, item, total, c, channels, row, rows, col, cols, height, width):
     """`channels` (up to `lanes`) planes, from c on of each image's `total`, -> pixels (rows, cols, lanes)."""
     end = row + rows
     while row < end:
-        image = row // height
-        behind = min(end, (image + 1) * height) if cols == width else row + 1  # rows of a plane follow each other
-        source = planes + (((image * total + c) * height + row - image * height) * width + col) * item
-        call_address(transpose, (pixels, lanes, source, height * width, channels, (behind - row) * cols))
-        pixels += (behind - row) * cols * lanes * item
-        row = behind
+        place, run = plane_run(row, end, col, cols, total, c, height, width)
+        call_address(transpose, (pixels, lanes, planes + place * item, height * width, channels, run * cols))
+        pixels += run * cols * lanes * item
+        row += run
 
 
 @helper
@@ -131,12 +137,10 @@ def store_window(transpose, planes, pixels, pixel, item, total, c, channels, row
     """The way back: pixels (rows, cols) of `pixel` numbers -> `channels` planes of a window."""
     end = row + rows
     while row < end:
-        image = row // height
-        behind = min(end, (image + 1) * height) if cols == width else row + 1
-        target = planes + (((image * total + c) * height + row - image * height) * width + col) * item
-        call_address(transpose, (target, height * width, pixels, pixel, (behind - row) * cols, channels))
-        pixels += (behind - row) * cols * pixel * item
-        row = behind
+        place, run = plane_run(row, end, col, cols, total, c, height, width)
+        call_address(transpose, (planes + place * item, height * width, pixels, pixel, run * cols, channels))
+        pixels += run * cols * pixel * item
+        row += run
 
 
 @helper

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import copy_block, transpose_block
-from fastconv._kernels.isa import MACHINE, best_tile
+from fastconv._kernels.isa import LINE_BYTES, MACHINE, best_tile
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd import Winograd, winograd
 from fastconv._kernels.winograd_tiles import Tiling
@@ -20,7 +20,7 @@ from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import changed
-from fastconv.algorithms.winograd_axes import Blocks, axes_of, by_windows, whole_rows, window_pixels
+from fastconv.algorithms.winograd_axes import CYCLES_PER_PLACE, Blocks, axes_of, by_windows, whole_rows, window_pixels
 from fastconv.algorithms.winograd_gradient import WinogradGradientPass
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
@@ -44,7 +44,6 @@ _CYCLES = {
 if costs.WIDE:  # vectors of twice as many numbers to store (3x3, 16 to 32 channels: 1.2 to 1.4 times the prediction)
     _CYCLES = {p: (1.4 * to_tiles, 1.4 * from_tiles, weights) for p, (to_tiles, from_tiles, weights) in _CYCLES.items()}
 _PIECES_SLOWDOWN = 1.6  # of the input's, since the tiles of several pieces hardly stay in L2
-_CYCLES_PER_PLACE = 1.0  # finding where a number of a tile lies
 _CYCLES_PER_WINDOW_NUMBER = 0.5  # transposing it, some twice as windows overlap
 _SLOWDOWN = 1.08  # of the products, whose operands come from L2
 # Bringing a number of w beside its neighbours, when filters lie side by side and when they do not.
@@ -105,7 +104,7 @@ class WinogradPass:
         blocks_count = ceil_div(tiles, blocks.line) * ceil_div(blocks.line, blocks.size)
         share = costs.split(panels, self._tasks // blocks_count, 1)
         # One cache line more keeps positions out of each other's way: powers of two apart, they compete for few lines.
-        line = 64 // itemsize
+        line = LINE_BYTES // itemsize
         w_stride = self.depth * self.tile.cols + line
         self.tiling = Tiling(*self.outputs, down, across, rows, cols, *blocks, lanes)
         self.geometry = Winograd(
@@ -122,9 +121,8 @@ class WinogradPass:
         g = self.geometry
         self.weights = _weights(p, gradient, pieces.numbers, self.taps.numbers, g.tile_cols)
         self.tap_places = self._tap_places(gradient)
-        self.places = (
-            blocks.size * (self.positions + self.outputs.numbers) + self.tap_places.size
-        )  # addresses of a slot
+        # Addresses of a slot.
+        self.places = blocks.size * (self.positions + self.outputs.numbers) + self.tap_places.size
         self.band_rows, self.w_rows = np.arange(BAND) * g.tile_cols, np.arange(BAND) * self.weights.channel_step
         self.trow = np.minimum(np.arange(room), blocks.size - 1) * tile_stride  # rows beyond the tiles repeat the last
         self.srow = np.arange(room) * g.tile_cols
@@ -184,11 +182,11 @@ class WinogradPass:
         shares = ceil_div(self.w_shape[0], g.share)
         pieces = self.axes.sizes("pieces").numbers
         inputs = ceil_div(g.channels, lanes) * to_tiles * (1.0 if pieces == 1 else _PIECES_SLOWDOWN)
-        inputs = tiles * shares * pieces * (inputs + self.positions * _CYCLES_PER_PLACE)
+        inputs = tiles * shares * pieces * (inputs + self.positions * CYCLES_PER_PLACE)
         tile_bytes = self.positions * self.depth * p.dtype.itemsize
         beyond = max(1 - _CACHED_TILES_BYTES / (self.tiling.block * max(tile_bytes, 1)), 0.0)
         inputs += tiles * shares * tile_bytes * beyond * _CYCLES_PER_BYTE_BEYOND
-        outputs = tiles * (ceil_div(g.filters, lanes) * from_tiles + self.outputs.numbers * _CYCLES_PER_PLACE)
+        outputs = tiles * (ceil_div(g.filters, lanes) * from_tiles + self.outputs.numbers * CYCLES_PER_PLACE)
         weights = self.depth * ceil_div(g.filters, lanes) * to_positions
         each = _CYCLES_PER_WEIGHT_TRANSPOSED if self.weights.transposed else _CYCLES_PER_WEIGHT
         weights += g.channels * g.filters * p.KH * p.KW * each

@@ -57,6 +57,8 @@ def axes_of(problem: ConvProblem, fewer: int, more: int) -> Axes:
     return Axes(_cut(kh, more if kh > kw else fewer), _cut(kw, fewer if kh > kw else more))
 
 
+CYCLES_PER_PLACE = 1.0  # finding where a number of a tile lies
+
 # Channels-first planes of so many pixels are transposed where tiles are made of them, window by window, smaller ones
 # before that: dw of 64 channels of 224x224 took 13.9 and 11.9 ms, of 512 of 14x14 14.7 and 15.8. A window serves one
 # piece; undilated, rows of tiles follow each other. Planes of one pixel are channels-last as well, and read as such.

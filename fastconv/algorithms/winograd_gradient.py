@@ -6,7 +6,7 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.blocks import transpose_block
-from fastconv._kernels.isa import MACHINE, best_tile
+from fastconv._kernels.isa import LINE_BYTES, MACHINE, best_tile
 from fastconv._kernels.tile_sweep import tile_sweep
 from fastconv._kernels.winograd_gradient import WinogradGradient, winograd_gradient
 from fastconv._kernels.winograd_tiles import Tiling
@@ -16,7 +16,7 @@ from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.filter_rows import transpose
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import changed
-from fastconv.algorithms.winograd_axes import Blocks, axes_of, by_windows, whole_rows, window_pixels
+from fastconv.algorithms.winograd_axes import CYCLES_PER_PLACE, Blocks, axes_of, by_windows, whole_rows, window_pixels
 from fastconv.problem import ConvProblem
 from fastconv.workspace import INDEX, Scratch
 
@@ -25,7 +25,6 @@ SPLIT = 128  # tiles of one split at least, where there are threads enough witho
 # Sums of one task: larger ones transform dout less often. With 2 MB of L2, F(4x4) of 512 channels of 14x14 took 11.5 ms
 # with 2 MB of sums, 8.5 with 4; 64 and 256 channels 1 to 1.15 times as long.
 SUMS_BYTES = max(2**20, costs.L2_BYTES * 4 // 3), max(2 * 2**20, costs.L2_BYTES * 8 // 3)
-_CYCLES_PER_PLACE = 1.0  # finding where a number of a tile lies
 _CYCLES_PER_BYTE_MOVED = 0.25  # both operands' way through memory into pixels of all channels, or through windows
 _SLOWDOWN = 1.15  # of the products, whose operands come from L2
 # Cycles of transforming one vector of a tile of x, of dout, and one of the results.
@@ -77,7 +76,7 @@ class WinogradGradientPass:
             dout_window = lanes * window_pixels(blocks, self.outputs, self.outputs, rows, cols, p.OH, p.OW, 0)
         block = blocks.size
         x_stride = ceil_div(band, lanes) * lanes
-        line = 64 // itemsize  # see `winograd`
+        line = LINE_BYTES // itemsize  # see `winograd`
         self.dw_size = p.C * p.KH * p.KW * p.F
         self.tiling = Tiling(*self.outputs, down, across, rows, cols, *blocks, lanes)
         self.geometry = WinogradGradient(
@@ -116,7 +115,7 @@ class WinogradGradientPass:
         moved = 2 * image_bytes * p.N + (0 if self.straight else 2 * (g.splits + 1) * self.dw_size * p.dtype.itemsize)
         if g.x_window:
             moved += p.N * (p.C * p.H * p.W + bands * p.F * p.OH * p.OW) * p.dtype.itemsize
-        places = tiles * bands * (self.positions + self.outputs.numbers) * _CYCLES_PER_PLACE
+        places = tiles * bands * (self.positions + self.outputs.numbers) * CYCLES_PER_PLACE
         computed = g.pieces * (products + vectors + places + results)
         return computed + moved * _CYCLES_PER_BYTE_MOVED + 3 * costs.CYCLES_PER_LAUNCH
 
