@@ -149,10 +149,11 @@ class KernelCache(caching.FunctionCache):
             pass  # the directory vanished or turned read-only
 
     def _index_key(self, sig, codegen):
-        # Numba's key holds a function's bytecode, which refers to constants by number: two callbacks of one name that
-        # differ in a constant loaded each other's machine code.
-        constants = [value for value in self._py_func.__code__.co_consts if not isinstance(value, CodeType)]
-        return (*super()._index_key(str(sig), codegen), repr(constants))
+        # Numba's key holds a function's bytecode, which refers to constants and global names by number: two callbacks
+        # of one name that differ in one of these loaded each other's machine code.
+        code = self._py_func.__code__
+        constants = [value for value in code.co_consts if not isinstance(value, CodeType)]
+        return (*super()._index_key(str(sig), codegen), repr(constants), code.co_names)
 
 
 def clear_cache() -> int:

@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 
 import children
+import numba
 import pytest
 
 import fastconv
 from fastconv import _kernels
+from fastconv._kernels.jit import KernelCache
 
 CALL = """
 import json, sys
@@ -76,6 +78,27 @@ def tree(tmp_path):
 
 def test_a_second_process_does_not_compile(cache):
     assert call(NUMBA_CACHE_DIR=str(cache.parent))["compiled"] == 0
+
+
+def _named_alike(called):
+    if called == "abs":
+
+        def callback(x):
+            return abs(x)
+    else:
+
+        def callback(x):
+            return float(x)
+
+    return callback
+
+
+def test_keys_tell_global_names_apart():
+    """`split_pairs` loaded the machine code of `split_pairs_by_lane`, whose inner function has the same bytecode."""
+    functions = [_named_alike("abs"), _named_alike("float")]
+    assert len({function.__code__.co_code for function in functions}) == 1
+    codegen = numba.core.registry.cpu_target.target_context.codegen()
+    assert len({KernelCache(function)._index_key((), codegen) for function in functions}) == 2
 
 
 def test_spoiled_files_are_compiled_again(cache):
