@@ -26,43 +26,47 @@ _UPPER = -(2**16)  # the bits of a float that are its high part
 
 @cache
 def split_row(count: int, spread: int = 0):
-    """Callback (dst, part, plane, src, pixels, channels, depth, step): parts of a row, one number after the other.
+    """Callback (dst, part, plane, src, pixels, channels, depth, step, apart): parts of a row, number by number.
 
     The parts begin at dst, dst + part, ... (bytes). With `spread`, which is then the number of channels, 1 or 3, every
-    pixel is followed by a zero. `plane`, `depth` and `step` are not used.
+    pixel is followed by a zero. Only `dst` to `channels` without `plane` are used.
     """
     COUNT, SPREAD = count, spread
 
-    def split(dst, part, plane, src, pixels, channels, depth, step):
+    def split(dst, part, plane, src, pixels, channels, depth, step, apart):
         _emit_split_row(COUNT, SPREAD, dst, part, src, pixels, channels)
 
-    return compile_callback(split, integers(8))
+    return compile_callback(split, integers(9))
 
 
 @cache
 def split_planes(count: int):
-    """Callback (dst, part, plane, src, pixels, channels, depth, step): parts of a row, `depth` channels at a time.
+    """Callback (dst, part, plane, src, pixels, channels, depth, step, apart): parts of a row, by `depth` channels.
 
     Each pixel's parts of some channels take 64 bytes, filled up with zeros; those of all pixels lie side by side, those
-    of the next channels begin `plane` bytes later. `step` is not used.
+    of the next channels begin `plane` bytes later. `step` and `apart` are not used.
     """
     COUNT = count
 
-    def split(dst, part, plane, src, pixels, channels, depth, step):
+    def split(dst, part, plane, src, pixels, channels, depth, step, apart):
         _emit_split_planes(COUNT, dst, part, plane, src, pixels, channels, depth)
 
-    return compile_callback(split, integers(8))
+    return compile_callback(split, integers(9))
 
 
 @cache
 def split_channels(count: int):
-    """`split_planes` of a row of channels-first numbers: those of a channel side by side, channels `step` apart."""
+    """Callback (dst, part, line, src, pixels, channels, lines, step, apart): rows of channels-first pixels, in pairs.
+
+    Line i holds the parts of channels 2 * i and 2 * i + 1 side by side, pixel by pixel; zeros where there is no such
+    channel. Lines are `line` bytes apart, channels `step` numbers, pixels `apart`.
+    """
     COUNT = count
 
-    def split(dst, part, plane, src, pixels, channels, depth, step):
-        _emit_split_channels(COUNT, dst, part, plane, src, pixels, channels, depth, step)
+    def split(dst, part, line, src, pixels, channels, lines, step, apart):
+        _emit_split_channels(COUNT, dst, part, line, src, pixels, channels, lines, step, apart)
 
-    return compile_callback(split, integers(8))
+    return compile_callback(split, integers(9))
 
 
 @cache
@@ -76,6 +80,17 @@ def split_pairs(count: int):
 
     def split(dst, part, src, places, pairs, lanes):
         _emit_split_pairs(COUNT, dst, part, src, places, pairs, lanes)
+
+    return compile_callback(split, integers(6))
+
+
+@cache
+def split_pairs_by_lane(count: int):
+    """`split_pairs` turned round: row i holds the parts of lane i, of up to 32 places side by side."""
+    COUNT = count
+
+    def split(dst, part, src, places, pairs, lanes):
+        _emit_split_pairs_by_lane(COUNT, dst, part, src, places, pairs, lanes)
 
     return compile_callback(split, integers(6))
 
@@ -208,38 +223,76 @@ def _emit_split_planes(typingctx, COUNT, dst, part, plane, src, pixels, channels
 
 
 @intrinsic(prefer_literal=True)
-def _emit_split_channels(typingctx, COUNT, dst, part, plane, src, pixels, channels, depth, step):
+def _emit_split_channels(typingctx, COUNT, dst, part, line, src, pixels, channels, lines, step, apart):
     def codegen(context, builder, signature, args):
-        dst, part, plane, src, pixels, channels, depth, step = args[1:]
+        dst, part, line, src, pixels, channels, lines, step, apart = args[1:]
         to = _Splitter(builder, COUNT.literal_value)
         simd = to.simd
-        planes = builder.sdiv(builder.add(channels, builder.sub(depth, I64(1))), depth)
-        groups = builder.sdiv(builder.add(pixels, I64(_LANES - 1)), I64(_LANES))
-        with cgutils.for_range(builder, planes) as number:
-            first = builder.mul(number.index, depth)
-            left = builder.sub(channels, first)
-            count = builder.select(builder.icmp_signed("<", left, depth), left, depth)
-            begin = builder.add(dst, builder.mul(number.index, plane))
+        with cgutils.for_range(builder, lines) as pair:
+            first = builder.shl(pair.index, I64(1))
             source = simd.at(simd.pointer(src), builder.mul(first, step))
-            with cgutils.for_range(builder, groups) as group:
-                pixel = builder.mul(group.index, I64(_LANES))
-                beside = _at_most(builder, builder.sub(pixels, pixel), _LANES)
+            begin = builder.add(dst, builder.mul(pair.index, line))
 
-                def channel(number, pixel=pixel, beside=beside, source=source, count=count):
-                    lanes = builder.select(builder.icmp_signed("<", I64(number), count), beside, I64(0))
-                    place = builder.add(builder.mul(step, I64(number)), pixel)
-                    return simd.load(simd.at(source, place), simd.first_lanes(lanes))
+            def emit(pixel, mask, first=first, source=source, begin=begin):
+                count = _at_most(builder, builder.sub(pixels, pixel), _LANES)
+                halves = []
+                for side in range(2):
+                    exists = builder.icmp_signed("<", builder.add(first, I64(side)), channels)
+                    place = simd.at(simd.at(source, builder.mul(pixel, apart)), builder.mul(step, I64(side)))
+                    floats = _spaced(simd, place, apart, builder.select(exists, count, I64(0)))
+                    halves.append(to.parts(floats))
+                target = builder.add(begin, builder.shl(pixel, I64(2)))
+                for both in zip(*halves, strict=True):
+                    value = builder.bitcast(to.in_pairs(*both), simd.vector)
+                    simd.store(value, simd.pointer(target), mask)
+                    target = builder.add(target, part)
 
-                pairs = [[to.parts(channel(2 * i + side)) for side in range(2)] for i in range(_LANES)]
-                for p in range(to.count):
-                    halves = [builder.bitcast(to.in_pairs(a[p], b[p]), simd.vector) for a, b in pairs]
-                    target = builder.add(builder.add(begin, builder.shl(pixel, I64(6))), builder.mul(part, I64(p)))
-                    for i, lane in enumerate(transposed(simd, halves)):
-                        with builder.if_then(builder.icmp_signed("<", I64(i), beside)):
-                            to.store(builder.bitcast(lane, to.halves), builder.add(target, I64(64 * i)))
+            simd.for_vectors(pixels, emit)
         return context.get_dummy_value()
 
-    return types.void(COUNT, dst, part, plane, src, pixels, channels, depth, step), codegen
+    return types.void(COUNT, dst, part, line, src, pixels, channels, lines, step, apart), codegen
+
+
+def _spaced(simd, place, apart, count):
+    """The first `count` of pointer[lane * apart]; zeros behind. Gathers take a cycle or two a lane."""
+    builder = simd.builder
+    found = cgutils.alloca_once_value(builder, simd.zero())
+    with builder.if_else(builder.icmp_signed("<=", apart, I64(2))) as (near, far):
+        with near, builder.if_else(builder.icmp_signed("==", apart, I64(1))) as (beside, every_other):
+            with beside:
+                builder.store(simd.load(place, simd.first_lanes(count)), found)
+            with every_other:
+                reach = builder.sub(builder.shl(count, I64(1)), I64(1))
+                low = simd.load(place, simd.first_lanes(reach))
+                high = simd.load(simd.at(place, simd.lanes), simd.first_lanes(builder.sub(reach, I64(simd.lanes))))
+                builder.store(simd.shuffle(low, high, list(range(0, 2 * simd.lanes, 2))), found)
+        with far:
+            builder.store(simd.gather(place, apart, simd.first_lanes(count)), found)
+    return builder.load(found)
+
+
+class _Pairs:
+    """Emits the parts of two rows of floats, `lanes` of them, in turns."""
+
+    def __init__(self, to: _Splitter, src, places, lanes):
+        self.to, self.lanes = to, lanes
+        self.source, self.places = to.simd.pointer(src), to.simd.pointer(places, I64)
+
+    def parts(self, pair, exists=None):
+        """Of the pair of places numbered `pair` (i64): zeros where a place is below 0, or where it does not `exist`."""
+        builder, simd = self.to.builder, self.to.simd
+        floats = []
+        for side in range(2):
+            number = builder.add(builder.shl(pair, I64(1)), I64(side))
+            if exists is not None:
+                number = builder.select(exists, number, I64(0))
+            place = builder.load(simd.at(self.places, number))
+            read = builder.icmp_signed(">=", place, I64(0))
+            if exists is not None:
+                read = builder.and_(read, exists)
+            mask = simd.first_lanes(builder.select(read, self.lanes, I64(0)))
+            floats.append(simd.load(simd.at(self.source, place), mask))
+        return [self.to.in_pairs(*both) for both in zip(*map(self.to.parts, floats), strict=True)]
 
 
 @intrinsic(prefer_literal=True)
@@ -247,19 +300,30 @@ def _emit_split_pairs(typingctx, COUNT, dst, part, src, places, pairs, lanes):
     def codegen(context, builder, signature, args):
         dst, part, src, places, pairs, lanes = args[1:]
         to = _Splitter(builder, COUNT.literal_value)
-        simd = to.simd
-        source, places = simd.pointer(src), simd.pointer(places, I64)
+        rows = _Pairs(to, src, places, lanes)
         with cgutils.for_range(builder, pairs) as pair:
-            floats = []
-            for side in range(2):
-                place = builder.load(simd.at(places, builder.add(builder.shl(pair.index, I64(1)), I64(side))))
-                exists = builder.icmp_signed(">=", place, I64(0))
-                mask = simd.first_lanes(builder.select(exists, lanes, I64(0)))
-                floats.append(simd.load(simd.at(source, place), mask))
             target = builder.add(dst, builder.mul(pair.index, I64(4 * _LANES)))
-            for both in zip(*map(to.parts, floats), strict=True):
-                to.store(to.in_pairs(*both), target)
+            for row in rows.parts(pair.index):
+                to.store(row, target)
                 target = builder.add(target, part)
+        return context.get_dummy_value()
+
+    return types.void(COUNT, dst, part, src, places, pairs, lanes), codegen
+
+
+@intrinsic(prefer_literal=True)
+def _emit_split_pairs_by_lane(typingctx, COUNT, dst, part, src, places, pairs, lanes):
+    def codegen(context, builder, signature, args):
+        dst, part, src, places, pairs, lanes = args[1:]
+        to = _Splitter(builder, COUNT.literal_value)
+        simd = to.simd
+        rows = _Pairs(to, src, places, lanes)
+        found = [rows.parts(I64(i), builder.icmp_signed("<", I64(i), pairs)) for i in range(_LANES)]
+        for p in range(to.count):
+            halves = [builder.bitcast(row[p], simd.vector) for row in found]
+            for i, lane in enumerate(transposed(simd, halves)):
+                target = builder.add(builder.add(dst, builder.mul(part, I64(p))), I64(4 * _LANES * i))
+                simd.store(lane, simd.pointer(target))
         return context.get_dummy_value()
 
     return types.void(COUNT, dst, part, src, places, pairs, lanes), codegen

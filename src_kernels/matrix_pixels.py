@@ -1,16 +1,16 @@
-"""Convolution on the matrix unit: a tile's rows are pixels, its columns filters.
+"""Convolution on the matrix unit: 16 pixels by 16 filters at a time.
 
 Tasks are (block of output rows, share of the panels of filters). A task cuts the rows of x that its outputs meet into
-`bfloat_parts`, which stay in the second-level cache: planes of up to 32 channels, a cache line for each part of a
-pixel, so that a tile is read from end to end. Few channels stay side by side, as a tile's row takes the taps of a
-kernel row together. Rows are followed by as many zero pixels as taps reach past either side, so that output pixels lie
-evenly spaced through all rows of an image, and a tap is an offset. The few pixels computed beyond the end of a row are
-not stored. With strides, rows of one remainder lie together.
+`bfloat_parts`, which stay in the second-level cache, as lines of pixels. Channels-last, a line holds up to 32 channels
+of each pixel, so that a tile of pixels is read from end to end. Few channels stay side by side, as a tile's row takes
+the taps of a kernel row together. Channels-first, a line holds a pair of channels, and nothing is transposed. Rows are
+followed by as many zero pixels as taps reach past either side, so that output pixels lie evenly spaced through all rows
+of an image, and a tap is an offset. The few pixels computed beyond the end of a row are not stored. With strides, rows
+of one remainder lie together; channels-first, columns as well.
 
-Sums of many steps are made in blocks, whose weights stay in the second-level cache while all pixels pass by. Where the
+Sums of many steps are made in blocks, whose weights stay in the first-level cache while all pixels pass by. Where the
 stride cuts the gradient of x into grids of pixels that meet different taps, a task makes all of them. Tiles that lie
-evenly spaced in a channels-last `out` are stored there from registers; for a channels-first one, the sums of a panel
-are collected and transposed.
+evenly spaced in `out` are stored there from registers; others are collected, and go there run by run.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class MatrixPixels(NamedTuple):
 
     images: int
     block_images: int  # of one task; more than one only if they are whole
+    planes: int  # whether x and `out` are channels-first
+    merged: int  # whether pixels are numbered through the images of a task
     block_rows: int  # output rows of one task, of each grid
     height: int  # of x
     width: int
@@ -42,29 +44,32 @@ class MatrixPixels(NamedTuple):
     x_channel: int
     channels: int
     parts: int  # that numbers are cut into
-    depth: int  # of one step: channels of a plane
-    pitch: int  # parts from one pixel of a plane to the next
-    planes: int
-    plane: int  # bytes from one plane to the next
+    depth: int  # of one step: channels
+    pitch: int  # parts from one pixel of a line to the next
+    lines: int
+    line: int  # bytes from one line to the next
     part: int  # bytes from one part of x to the next
     stride: int  # of output rows in x, and of columns
     col_stride: int
+    rows_met: int  # bit r: whether any tap meets rows of remainder r by the stride; of columns
+    cols_met: int
+    splits: int  # pieces that a row's columns are kept in: col_stride or 1
     reach: int  # rows of x that the taps of an output row span
     lowest: int  # the first of them, for the first output row
     kept_rows: int  # rows of x that a block keeps of each remainder by the stride
     cols: int  # pixels from one such row to the next
     front: int  # zero pixels before the first
+    pixel: int  # bytes from one output pixel's place in a line to the next
     filters: int
     out_image: int
     out_row: int
     out_col: int
-    out_filter: int  # 1: channels-last
-    down: int  # tiles of one product
-    right: int
+    out_filter: int
+    right: int  # tiles of filters of a panel
     panel_bytes: int  # of weights
+    bias_step: int  # from one filter's bias to the next
     sums_step: int  # from the sums of one product to those of the next
     share: int  # panels of one task
-    chunk: int  # products of a panel, one after the other
     relu: int
 
 
@@ -76,11 +81,10 @@ class PixelGrid(NamedTuple):
     out_start: int
     blocks: int  # of its steps
     places: int  # its first entry in the table of places in `out`
-    even: int  # whether these are evenly spaced
-    step: int  # from one column's place in `out` to the next, in columns
+    step: int  # from one column's place in `out` to the next
 
 
-ROWS, COLS, OUT_START, BLOCKS, PLACES, EVEN, STEP = range(len(PixelGrid._fields))
+ROWS, COLS, OUT_START, BLOCKS, PLACES, STEP = range(len(PixelGrid._fields))
 
 
 @cache
@@ -120,78 +124,110 @@ def _emit_store(typingctx, RIGHT, c, places, pixels, out, width, relu):
     return types.void(RIGHT, c, places, pixels, out, width, relu), codegen
 
 
+@cache
+def store_planes():
+    """Callback (c, out, filters, plane, pixels, step, relu): out[f * plane + i * step] = c[f * 16 + i], i < pixels."""
+
+    def store(c, out, filters, plane, pixels, step, relu):
+        _emit_store_planes(c, out, filters, plane, pixels, step, relu)
+
+    return compile_callback(store, integers(7))
+
+
+@intrinsic
+def _emit_store_planes(typingctx, c, out, filters, plane, pixels, step, relu):
+    def codegen(context, builder, signature, args):
+        c, out, filters, plane, pixels, step, relu = args
+        simd = Emitter(builder, 4, SIDE)
+        c, out = simd.pointer(c), simd.pointer(out)
+        floor, mask = simd.floor(builder.icmp_signed("!=", relu, I64(0))), simd.first_lanes(pixels)
+        with cgutils.for_range(builder, filters) as f:
+            value = simd.raised(simd.load(simd.at(c, builder.mul(f.index, I64(SIDE)))), floor)
+            target = simd.at(out, builder.mul(f.index, plane))
+            with builder.if_else(builder.icmp_signed("==", step, I64(1))) as (beside, spread):
+                with beside:
+                    simd.store(value, target, mask)
+                with spread:
+                    simd.scatter(value, target, step, mask)
+        return context.get_dummy_value()
+
+    return types.void(c, out, filters, plane, pixels, step, relu), codegen
+
+
 @helper
 def _clear(kept, first, count, g):
-    """Zeros of all parts and planes."""
+    """Zeros of all parts and lines."""
     if count > 0:
         for p in range(g.parts):
-            for plane in range(g.planes):
-                start = (p * g.part + plane * g.plane) // PART_BYTES + first
+            for line in range(g.lines):
+                start = (p * g.part + line * g.line) // PART_BYTES + first
                 kept[start : start + count] = 0
 
 
 @helper
 def _cut_rows(cut, x, kept, image, images, first, rows, g):
-    """Rows of x that `rows` output rows from `first` on meet -> `kept` (uint16: part, plane, image, row, column)."""
-    length, front = g.cols * g.pitch, g.front * g.pitch
+    """Rows of x that `rows` output rows from `first` on meet -> `kept` (uint16: part, line, image, row, column)."""
+    length, front = g.cols // g.splits * g.pitch, g.front * g.pitch
+    per_line = g.lines if g.planes else g.depth
     _clear(kept, 0, front, g)
+    met = (rows - 1) * g.stride + g.reach
+    top = first * g.stride + g.lowest
+    together = met if g.cols == g.width and g.stride == g.splits == 1 else 1  # rows that follow each other
     for i in range(images):
-        met = (rows - 1) * g.stride + g.reach
-        top = first * g.stride + g.lowest
-        together = met if g.cols == g.width and g.stride == 1 else 1  # rows that follow each other, here and there
-        # With strides, the last row of a remainder may meet nothing, but its zeros precede the first of the next.
-        for t in range(0, met if g.stride == 1 else g.stride * g.kept_rows, together):
-            begin, end = max(top + t, 0), min(top + t + together, top + met, g.height)
-            place = front + ((i * g.stride + t % g.stride) * g.kept_rows + t // g.stride) * length
-            filled = 0
-            if begin < end:
-                above = (begin - top - t) * length
-                _clear(kept, place, above, g)
-                source = address_of(x) + ((image + i) * g.x_image + begin * g.x_row) * x.itemsize
-                target = address_of(kept) + (place + above) * PART_BYTES
-                pixels = (end - begin) * g.width
-                call_address(cut, (target, g.part, g.plane, source, pixels, g.channels, g.depth, g.x_channel))
-                filled = above + pixels * g.pitch
-            _clear(kept, place + filled, together * length - filled, g)
+        for split in range(g.splits):
+            width = (g.width - split + g.splits - 1) // g.splits
+            # With strides, the last row of a remainder may meet nothing, but its zeros precede the first of the next.
+            for t in range(0, met if g.stride == 1 else g.stride * g.kept_rows, together):
+                if not g.rows_met >> (t % g.stride) & g.cols_met >> split & 1:
+                    continue
+                begin, end = max(top + t, 0), min(top + t + together, top + met, g.height)
+                row = ((i * g.splits + split) * g.stride + t % g.stride) * g.kept_rows + t // g.stride
+                place = front + row * length
+                filled = 0
+                if begin < end:
+                    above = (begin - top - t) * length
+                    _clear(kept, place, above, g)
+                    source = address_of(x) + ((image + i) * g.x_image + begin * g.x_row + split) * x.itemsize
+                    target = address_of(kept) + (place + above) * PART_BYTES
+                    pixels = (end - begin) * width
+                    call_address(
+                        cut, (target, g.part, g.line, source, pixels, g.channels, per_line, g.x_channel, g.splits)
+                    )
+                    filled = above + pixels * g.pitch
+                _clear(kept, place + filled, together * length - filled, g)
 
 
 @helper
-def _store_planes(transpose, out, sums, place, rows, cols, pitch, width, step, g):
-    """Rows of sums (rows * pitch, filters of a panel) -> `width` planes of `out`, from `place` on."""
-    item, panel = out.itemsize, g.right * SIDE
-    if g.relu:
-        for i in range(rows * pitch * panel):
-            sums[i] = 0 if sums[i] < 0 else sums[i]
-    if step == 1:
-        if pitch == cols and g.out_row == cols:
-            rows, cols = 1, rows * cols
-        for row in range(rows):
-            source = address_of(sums) + row * pitch * panel * item
-            target = address_of(out) + (place + row * g.out_row) * item
-            call_address(transpose, (target, g.out_filter, source, panel, cols, width))
-        return
-    for f in range(width):
-        for row in range(rows):
-            for col in range(cols):
-                value = sums[(row * pitch + col) * panel + f]
-                out[place + f * g.out_filter + row * g.out_row + col * step] = value
+def _store_runs(store, c, places, place, rest, target, filters, step, g):
+    """The runs of a tile's pixels whose places in `out` are evenly spaced, `step` apart."""
+    i = 0
+    while i < rest:
+        begin = i
+        i += 1
+        if places[place + begin] < 0:
+            continue
+        while i < rest and places[place + i] == places[place + i - 1] + step:
+            i += 1
+        call_address(
+            store,
+            (c + begin * 4, target + places[place + begin] * 4, filters, g.out_filter, i - begin, step, g.relu),
+        )
 
 
 @Kernel
 def matrix_pixels(
-    slot, slots, counters, product, cut, store, transpose, config, x, sizes, grids, places, weights, bias, out, kept,
-    sums, g,
-):  # fmt: skip
+    slot, slots, counters, product, cut, store, config, x, sizes, grids, places, weights, bias, out, kept, sums, g
+):
     if slot < 0:
         return on_every_slot(slot, slots)
     configure(config)
     across = (g.images + g.block_images - 1) // g.block_images
     blocks = (grids[0, ROWS] + g.block_rows - 1) // g.block_rows
-    item, width, pixels = x.itemsize, g.right * SIDE, g.down * SIDE
+    item, width = x.itemsize, g.right * SIDE
     panels = (g.filters + width - 1) // width
     shares = (panels + g.share - 1) // g.share
-    pixel_bytes = g.col_stride * g.pitch * PART_BYTES
-    image_bytes = g.stride * g.kept_rows * g.cols * g.pitch * PART_BYTES
+    pitch = g.cols // g.col_stride
+    image_pixels = g.stride * g.kept_rows * g.cols
     begin, to_places = address_of(kept[slot]) + g.front * g.pitch * PART_BYTES, address_of(places)
     tasks = across * blocks * shares
     while True:
@@ -208,41 +244,46 @@ def matrix_pixels(
             rows = min(g.block_rows, grids[grid, ROWS] - first)
             if rows <= 0:
                 continue
-            pitch = g.cols // g.col_stride
             count = (rows - 1) * pitch + grids[grid, COLS]
-            products = (count + pixels - 1) // pixels
+            numberings = images
+            if g.merged:
+                count += (images - 1) * image_pixels
+                numberings = 1
+            products = (count + SIDE - 1) // SIDE
+            step = grids[grid, STEP]
             at = first * g.out_row + grids[grid, OUT_START]
-            for chunk in range(0, products, g.chunk):
-                for panel in range(first_panel, last_panel):
-                    f = panel * width
-                    b, start = address_of(weights) + panel * g.panel_bytes, address_of(bias) + f * item
-                    for block in range(grids[grid, BLOCKS]):
-                        last = block + 1 == grids[grid, BLOCKS]
-                        for i in range(images):
-                            a = begin + i * image_bytes
-                            target = address_of(out) + ((image + i) * g.out_image + at + f * g.out_filter) * item
-                            for m in range(chunk, min(chunk + g.chunk, products)):
-                                place = grids[grid, PLACES] + m * pixels
-                                far = grids[grid, EVEN] and f + width <= g.filters and (m + 1) * pixels <= count
-                                c = address_of(sums[slot]) + (i * products + m) * g.sums_step * item
-                                if far:
-                                    c = target + places[place] * item
-                                call_address(
-                                    product,
-                                    (
-                                        address_of(sizes[int(far), grid, block]), a + m * pixels * pixel_bytes, b,
-                                        start if block == 0 else c, c, int(far),
-                                    ),
-                                )  # fmt: skip
-                                if last and not far and g.out_filter == 1:
-                                    rest = min(pixels, count - m * pixels)
-                                    call_address(store, (c, to_places + place * 8, rest, target, g.filters - f, g.relu))
-                    if g.out_filter != 1:
-                        for i in range(images):
-                            _store_planes(
-                                transpose, out, sums[slot, i * products * g.sums_step :],
-                                (image + i) * g.out_image + at + f * g.out_filter, rows, grids[grid, COLS], pitch,
-                                min(width, g.filters - f), grids[grid, STEP], g,
+            for panel in range(first_panel, last_panel):
+                f = panel * width
+                tiles = min(g.right, (g.filters - f + SIDE - 1) // SIDE)
+                whole = f + tiles * SIDE <= g.filters and g.relu == 0
+                w, start = address_of(weights) + panel * g.panel_bytes, address_of(bias) + f * g.bias_step * item
+                for block in range(grids[grid, BLOCKS]):
+                    last = block + 1 == grids[grid, BLOCKS]
+                    for i in range(numberings):
+                        operand = begin + i * image_pixels * g.pitch * PART_BYTES
+                        target = address_of(out) + ((image + i) * g.out_image + at + f * g.out_filter) * item
+                        for m in range(products):
+                            place = grids[grid, PLACES] + m * SIDE
+                            rest = min(SIDE, count - m * SIDE)
+                            collected = address_of(sums[slot]) + (i * products + m) * g.sums_step * item
+                            c, next_c = collected, 0
+                            far = last and whole and rest == SIDE and places[place] >= 0
+                            far = far and (g.planes == 0 or step == 1)
+                            if far and places[place + SIDE - 1] == places[place] + (SIDE - 1) * step:
+                                c, next_c = target + places[place] * item, target + places[place + SIDE] * item
+                            call_address(
+                                product,
+                                (
+                                    address_of(sizes[int(next_c != 0), grid, block]), operand + m * SIDE * g.pixel,
+                                    w, start if block == 0 else collected, c, next_c, tiles,
+                                ),
                             )  # fmt: skip
+                            if not last or next_c != 0:
+                                continue
+                            if g.planes == 0:
+                                call_address(store, (c, to_places + place * 8, rest, target, g.filters - f, g.relu))
+                            else:
+                                filters = min(width, g.filters - f)
+                                _store_runs(store, c, places, place, rest, target, filters, step, g)
     release()
     return None

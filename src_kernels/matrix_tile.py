@@ -7,12 +7,18 @@ result:
     a * b  =  ah bh + ah bm + am bh + am bm + ah bl + al bh
 
 The unit multiplies tiles of 16 rows x 32 parts with tiles of 32 parts x 16 columns in 16 cycles and adds up in float32.
-So six of its products take 96 cycles for what 16 x 2 x 16 multiply-adds of 512 bits take 256 for, from a sixth of the
-loads: 385 GFLOP/s beside 165 on a core of an Emerald Rapids. Where another thread of the core is busy, it takes twice
-as long.
+So six of its products take 96 cycles for what 16 x 2 x 16 multiply-adds of 512 bits take 256 for.
+
+Three of its eight registers are used: one of sums, one for each operand. Where another thread of the core is busy, the
+unit has few registers beside the eight to rename them to: with four of sums and two for each operand, which loads half
+as many tiles, a product took 33 ns there and 10 elsewhere, with three 16 and 9 (an Emerald Rapids; as many
+multiply-adds of 512 bits 30 and 17). Loads are dear, too: 12 and 7 ns from the first-level cache. So a few steps of
+some filters' weights stay there, while the pixels stream past and their sums are loaded and stored.
 
 A tile of A holds 16 rows, each `depth` parts side by side; one of B holds depth / 2 rows of 16 pairs of parts, a pair
-for each column. Rows lie evenly spaced in memory, anywhere.
+for each column. Channels-last, pixels are the rows of A and filters the columns of B; channels-first, filters are the
+rows of A and pixels the columns of B. Rows of pixels lie evenly spaced in memory, anywhere, those of weights side by
+side.
 """
 
 from __future__ import annotations
@@ -33,124 +39,90 @@ SIDE = 16  # rows and columns of a tile
 ROW_BYTES = 4 * SIDE
 MOST_DEPTH = 32  # parts that a row of A's tile holds
 TILE_NUMBERS = SIDE * SIDE
-# Which part of A meets which of B (0: high), so that few tiles are loaded: by number of parts and shape (tiles of A,
-# tiles of B).
-_ORDERS = {
-    3: {
-        (2, 2): ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0)),
-        (4, 1): ((2, 0), (1, 0), (0, 0), (1, 1), (0, 1), (0, 2)),
-    },
-    2: {
-        (2, 2): ((1, 0), (0, 0), (0, 1)),
-        (4, 1): ((1, 0), (0, 0), (0, 1)),
-    },
-}
-# Registers 0 to 3 hold sums, the other four are split between A and B.
-_A_REGISTERS = {(2, 2): (4, 5), (4, 1): (4, 5, 6)}
-_B_REGISTERS = {(2, 2): (6, 7), (4, 1): (7,)}
+# Which part of x meets which of w (0: high), small ones first, so that one tile is loaded at a time.
+_ORDERS = {3: ((2, 0), (1, 0), (1, 1), (0, 1), (0, 2), (0, 0)), 2: ((1, 0), (0, 0), (0, 1))}
+SUMS, A, B = range(3)  # registers
 
 
 class Products(NamedTuple):
     """Sizes of `matrix_tile`, as an int64 table; all in bytes but `steps`. `places` are addresses of tables."""
 
     steps: int
-    a_places: int  # of each step's tiles, beside the first
-    b_places: int
-    a_row: int  # from one row of a tile to the next
-    b_row: int
-    a_part: int  # from the high part to the middle one
-    b_part: int
-    a_tile: int  # from one tile of a step to the next
-    b_tile: int
+    x_places: int  # of each step's tile, beside the first
+    w_places: int
+    x_row: int  # from one row of a tile to the next
+    x_part: int  # from the high part to the middle one
+    w_part: int
+    w_tile: int  # from one tile of a step to the next
     start_row: int  # of what sums start with
-    start_down: int  # to the tile below, and to the tile beside
-    start_right: int
+    start_tile: int
     c_row: int
-    c_down: int
-    c_right: int
+    c_tile: int
 
 
-def configuration(shape: tuple[int, int], depth: int) -> np.ndarray:
-    """What `configure` reads: the sizes of the eight registers, for products of `depth` (even) at a time."""
+def configuration(depth: int) -> np.ndarray:
+    """What `configure` reads: the sizes of the registers, for products of `depth` (even) at a time."""
     config = np.zeros(64, np.uint8)
     bytes_of, rows_of = config[16:32].view(np.uint16), config[48:56]
     config[0], bytes_of[:], rows_of[:] = 1, ROW_BYTES, SIDE
-    for register in _A_REGISTERS[shape]:
-        bytes_of[register] = 2 * depth
-    for register in _B_REGISTERS[shape]:
-        rows_of[register] = depth // 2
+    bytes_of[A], rows_of[B] = 2 * depth, depth // 2
     return config
 
 
 @cache
-def matrix_tile(shape: tuple[int, int], parts: int):
-    """Callback (sizes, a, b, start, c, far): c = start + the sum over steps of A * B, for tiles of `shape`.
+def matrix_tile(parts: int, planes: bool):
+    """Callback (sizes, x, w, start, c, next_c, tiles): c = start + the sum over steps of x and w, for `tiles` of w.
 
-    `sizes` is the address of a table of `Products`; the thread must be configured for `shape`. With `far`, the lines of
-    c are asked for beforehand.
+    `sizes` is the address of a table of `Products`. Sums are rows of pixels, with `planes` of filters. Unless `next_c`
+    is 0, the lines of c are asked for a tile ahead, those at `next_c` last.
     """
-    (DOWN, RIGHT), PARTS = shape, parts
+    PARTS, PLANES = parts, int(planes)
 
-    def multiply(sizes, a, b, start, c, far):
-        _emit_products(DOWN, RIGHT, PARTS, sizes, a, b, start, c, far)
+    def multiply(sizes, x, w, start, c, next_c, tiles):
+        _emit_products(PARTS, PLANES, sizes, x, w, start, c, next_c, tiles)
 
-    return compile_callback(multiply, integers(6))
+    return compile_callback(multiply, integers(7))
 
 
 @intrinsic(prefer_literal=True)
-def _emit_products(typingctx, DOWN, RIGHT, PARTS, sizes, a, b, start, c, far):
-    shape, order = (DOWN.literal_value, RIGHT.literal_value), _ORDERS[PARTS.literal_value]
+def _emit_products(typingctx, PARTS, PLANES, sizes, x, w, start, c, next_c, tiles):
+    order = _ORDERS[PARTS.literal_value]
+    X, W = (B, A) if PLANES.literal_value else (A, B)
 
     def codegen(context, builder, signature, args):
-        sizes, a, b, start, c, far = args[3:]
+        sizes, x, w, start, c, next_c, tiles = args[2:]
         simd = Emitter(builder, 4)
         unit = _Unit(simd)
         g = read_sizes(simd, Products, sizes)
-        down, right = shape
-        cells = [(i, j) for i in range(down) for j in range(right)]
+        x_places, w_places = simd.pointer(g["x_places"], I64), simd.pointer(g["w_places"], I64)
 
-        def place(base, kind, i, j):
-            over = builder.add(builder.mul(g[f"{kind}_down"], I64(i)), builder.mul(g[f"{kind}_right"], I64(j)))
-            return builder.add(base, over)
+        def plus(address, step, times):
+            return builder.add(address, builder.mul(step, times if isinstance(times, ir.Value) else I64(times)))
 
-        for register, (i, j) in enumerate(cells):
-            unit.load(register, place(start, "start", i, j), g["start_row"])
-        with builder.if_then(builder.icmp_signed("!=", far, I64(0))):
-            for i, j in cells:
-                line = place(c, "c", i, j)
+        with cgutils.for_range(builder, tiles) as tile:
+            target = plus(c, g["c_tile"], tile.index)
+            with builder.if_then(builder.icmp_signed("!=", next_c, I64(0))):
+                last = builder.icmp_signed("==", builder.add(tile.index, I64(1)), tiles)
+                line = builder.select(last, next_c, builder.add(target, g["c_tile"]))
                 for row in range(SIDE):
-                    simd.prefetch(simd.pointer(builder.add(line, builder.mul(g["c_row"], I64(row)))), write=True)
-        a_places, b_places = simd.pointer(g["a_places"], I64), simd.pointer(g["b_places"], I64)
-        with cgutils.for_range(builder, g["steps"]) as step:
-            begin = {
-                "a": builder.add(a, builder.load(simd.at(a_places, step.index))),
-                "b": builder.add(b, builder.load(simd.at(b_places, step.index))),
-            }
-            registers = {"a": list(_A_REGISTERS[shape]), "b": list(_B_REGISTERS[shape])}
-            held: dict[int, tuple] = {}
-
-            def loaded(operand, tile, part, begin=begin, registers=registers, held=held):
-                """The register that holds a tile; the one that was loaded first makes room."""
-                for register in registers[operand]:
-                    if held.get(register) == (operand, tile, part):
-                        return register
-                register = registers[operand].pop(0)
-                registers[operand].append(register)
-                held[register] = operand, tile, part
-                over_tiles = builder.mul(g[f"{operand}_tile"], I64(tile))
-                over_parts = builder.mul(g[f"{operand}_part"], I64(part))
-                address = builder.add(begin[operand], builder.add(over_tiles, over_parts))
-                unit.load(register, address, g[f"{operand}_row"])
-                return register
-
-            for a_part, b_part in order[shape]:
-                for register, (i, j) in enumerate(cells):
-                    unit.multiply(register, loaded("a", i, a_part), loaded("b", j, b_part))
-        for register, (i, j) in enumerate(cells):
-            unit.store(register, place(c, "c", i, j), g["c_row"])
+                    simd.prefetch(simd.pointer(plus(line, g["c_row"], row)), write=True)
+            unit.load(SUMS, plus(start, g["start_tile"], tile.index), g["start_row"])
+            w_first = plus(w, g["w_tile"], tile.index)
+            with cgutils.for_range(builder, g["steps"]) as step:
+                x_high = builder.add(x, builder.load(simd.at(x_places, step.index)))
+                w_high = builder.add(w_first, builder.load(simd.at(w_places, step.index)))
+                x_held = w_held = None
+                for x_part, w_part in order:
+                    if x_part != x_held:
+                        unit.load(X, plus(x_high, g["x_part"], x_part), g["x_row"])
+                    if w_part != w_held:
+                        unit.load(W, plus(w_high, g["w_part"], w_part), I64(ROW_BYTES))
+                    x_held, w_held = x_part, w_part
+                    unit.multiply(SUMS, A, B)
+            unit.store(SUMS, target, g["c_row"])
         return context.get_dummy_value()
 
-    return types.void(DOWN, RIGHT, PARTS, sizes, a, b, start, c, far), codegen
+    return types.void(PARTS, PLANES, sizes, x, w, start, c, next_c, tiles), codegen
 
 
 class _Unit:

@@ -60,20 +60,28 @@ def test_three_parts_are_exact(channels):
     x = np.ldexp(normal(3, (pixels, channels)), scales)
     assert x.dtype == np.float32
     planes = -(-channels // depth)
-    for cut, source, step in (
-        (bfloat_parts.split_planes(3), x, 0),
-        (bfloat_parts.split_channels(3), np.ascontiguousarray(x.T), pixels),
-    ):
-        kept = np.full((3, planes, pixels, depth), 7, np.uint16)
-        part, plane = kept.strides[:2]
-        _call(cut.address, (kept.ctypes.data, part, plane, source.ctypes.data, pixels, channels, depth, step))
-        sums = floats(kept).sum(axis=0).transpose(1, 0, 2).reshape(pixels, -1)
-        np.testing.assert_array_equal(sums[:, :channels], x)
+    kept = np.full((3, planes, pixels, depth), 7, np.uint16)
+    part, plane = kept.strides[:2]
+    cut = bfloat_parts.split_planes(3).address
+    _call(cut, (kept.ctypes.data, part, plane, x.ctypes.data, pixels, channels, depth, 0, 0))
+    sums = floats(kept).sum(axis=0).transpose(1, 0, 2).reshape(pixels, -1)
+    np.testing.assert_array_equal(sums[:, :channels], x)
+    assert not sums[:, channels:].any()
+    lines, cut = planes * depth // 2, bfloat_parts.split_channels(3).address
+    for apart in (1, 2, 3):
+        planar = np.ascontiguousarray(x.T)
+        pairs = np.full((3, lines, pixels + 1, 2), 7, np.uint16)
+        part, line = pairs.strides[:2]
+        count = -(-pixels // apart)
+        _call(cut, (pairs.ctypes.data, part, line, planar.ctypes.data, count, channels, lines, pixels, apart))
+        assert (pairs[:, :, count:] == 7).all()
+        sums = floats(pairs[:, :, :count]).sum(axis=0).transpose(1, 0, 2).reshape(count, -1)
+        np.testing.assert_array_equal(sums[:, :channels], x[::apart])
         assert not sums[:, channels:].any()
     spread = int(channels in bfloat_parts.SPREAD)
     kept = np.full((3, pixels * (channels + spread) + 1), 7, np.uint16)
     cut = bfloat_parts.split_row(3, channels * spread)
-    _call(cut.address, (kept.ctypes.data, kept.strides[0], 0, x.ctypes.data, pixels, channels, 0, 0))
+    _call(cut.address, (kept.ctypes.data, kept.strides[0], 0, x.ctypes.data, pixels, channels, 0, 0, 0))
     assert (kept[:, -1] == 7).all()
     sums = floats(kept[:, :-1]).sum(axis=0).reshape(pixels, -1)
     np.testing.assert_array_equal(sums[:, :channels], x)

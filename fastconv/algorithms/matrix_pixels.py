@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from functools import cached_property
 from itertools import product
 
@@ -9,11 +10,9 @@ import numpy as np
 
 from fastconv import runtime
 from fastconv._kernels.bfloat_parts import PART_BYTES, SPREAD, split_channels, split_planes, split_row
-from fastconv._kernels.blocks import transpose_block
 from fastconv._kernels.isa import LINE_BYTES
-from fastconv._kernels.matrix_pixels import MatrixPixels, PixelGrid, matrix_pixels, store_pixels
+from fastconv._kernels.matrix_pixels import MatrixPixels, PixelGrid, matrix_pixels, store_pixels, store_planes
 from fastconv._kernels.matrix_tile import (
-    MOST_DEPTH,
     ROW_BYTES,
     SIDE,
     TILE_NUMBERS,
@@ -30,19 +29,22 @@ from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
 _PART = np.dtype(np.uint16)  # NumPy knows no bfloat16
-_KEPT_BYTES = costs.L2_BYTES * 3 // 4  # of the parts of x that a task keeps, and of what it makes
-_WEIGHT_BYTES = costs.L2_BYTES // 6  # of a block of weights beside them
-_PIXELS = 512  # that pass by a block of weights
-# Fitted to the times of 55 layers, forward and dx, in turns with the other algorithms, in quiet and in contended runs.
-# Where another thread of the core is busy, the unit takes twice as long, and loads of tiles do not overlap with it: a
-# step of three parts took 180 ns where the core was alone and 580 elsewhere; as many multiply-adds took 390 and 550.
-# Its price lies between and leans towards the contended, where they lose more (512-512 1x1 of 14x14 by three parts: 2.1
-# and 5.3 ms, by "direct" 2.8 and 3.9; 3x3 of 512 channels of 28x28 by two: 6.0 and 13.0, by "winograd4x4" 6.5 and 8.1)
-# than they gain where the core is alone.
-_CYCLES_PER_STEP, _CYCLES_PER_PRODUCT = {2: 340.0, 3: 630.0}, 360.0
-_JOINED_SLOWDOWN = 1.5  # rows of tiles straddle cache lines
-_CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.2, {True: 0.28, False: 0.56}  # channels-last or not
-_CYCLES_PER_RESULT = {True: 0.55, False: 0.9}
+_KEPT_BYTES = costs.L2_BYTES // 2  # of the parts of x that a task keeps, and of what it makes
+_WEIGHT_BYTES = 24 * 1024  # of a block of weights: half of the first-level cache
+_PIXELS = 256  # that pass by a block of weights
+# Tiles of filters that a tile of pixels meets one after the other. Channels-first, each is stored in 16 planes: of
+# many at once nothing fetches lines ahead (9 layers of 1x1 to 3x3: 1, 2 and 4 tiles 1.0, 1.0 and 1.5 times as long).
+_TILES, _TILES_OF_PLANES = 4, 1
+_LANES_WASTED = 1.15  # by which rows of channels-first pixels may grow to begin with a cache line
+# Fitted to the times of 66 layers, forward and dx, in turns with other algorithms, whose predictions set the scale. As
+# many multiply-adds as a step of 16 x 16 sums have cost 256 to 300 cycles there, on quiet cores and on contended ones.
+_CYCLES_PER_STEP = {2: 68.0, 3: 130.0}  # by number of parts
+_CYCLES_MORE_ASKEW = {2: 45.0, 3: 47.0}  # rows of channels-first pixels straddle cache lines
+_CYCLES_MORE_FAR = {2: 40.0, 3: 100.0}  # x is kept in more than the second-level cache
+_JOINED_SLOWDOWN = 1.1  # rows of tiles straddle cache lines
+_CYCLES_PER_VISIT = 35.0  # of a block of weights to sums
+_CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.25, {True: 0.25, False: 0.4}  # channels-last or not
+_CYCLES_PER_RESULT, _CYCLES_PER_RESULT_APART = {True: 0.38, False: 0.25}, 1.5
 
 
 class MatrixPixelsPass:
@@ -54,25 +56,25 @@ class MatrixPixelsPass:
         size, out_size = ((p.OH, p.OW), (p.H, p.W)) if gradient else ((p.H, p.W), (p.OH, p.OW))
         images, kernel_cols = p.N, p.KW
         self.down, self.across = axis_outputs(p, 0, gradient), axis_outputs(p, 1, gradient)
-        if p.channels_last and p.taps == 1 and p.no_padding and p.stride == (1, 1):  # one tall image
-            images, size, out_size = 1, (p.N * p.H, p.W), (p.N * p.H, p.W)
-            self.down = [Outputs(0, size[0], 1, 1, ((0, 0),))]
+        if p.taps == 1 and p.no_padding and p.stride == (1, 1):  # pixels are a column, channels-last of all images
+            images, pixels = (1, p.N * p.H * p.W) if p.channels_last else (p.N, p.H * p.W)
+            size = out_size = pixels, 1
+            self.down, self.across = [Outputs(0, pixels, 1, 1, ((0, 0),))], [Outputs(0, 1, 1, 1, ((0, 0),))]
         elif size[0] == out_size[0] == p.KH == 1:  # a line is a column, of which a task takes some
             self.down, self.across, kernel_cols = self.across, self.down, 1
             size, out_size = size[::-1], out_size[::-1]
-        # Two tiles each way load the least, four of pixels serve up to 16 filters.
-        self.shape = min(((2, 2), (4, 1)), key=lambda shape: ceil_div(self.filters, shape[1] * SIDE) * shape[1])
+        self.right = min(ceil_div(self.filters, SIDE), _TILES if p.channels_last else _TILES_OF_PLANES)
         self.steps = matrix_steps(self.channels, kernel_cols, self.down, self.across, p.channels_last)
         self.weights = MatrixWeights.of(
-            p, gradient, self.shape[1], self.steps.depth, parts, np.concatenate(self.steps.weights)
+            p, gradient, self.right, self.steps.depth, parts, np.concatenate(self.steps.weights)
         )
         self.blocks = [
             max(ceil_div(len(places) * self.weights.step_bytes, _WEIGHT_BYTES), 1) for places in self.steps.places
         ]
         self.geometry = self._sized(images, size, out_size, int(relu))
         self._make_tables(out_size[1])
-        self.config = configuration(self.shape, self.steps.depth)
-        self.zeros = np.zeros(self.weights.panels * self.shape[1] * SIDE, p.dtype)
+        self.config = configuration(self.steps.depth)
+        self.zeros = np.zeros(self.weights.panels * self.right * SIDE * self.geometry.bias_step, p.dtype)
         kept, sums = self.slot_numbers
         self.workspace = self.weights.workspace + self.zeros.nbytes + threads * (
             kept * PART_BYTES + sums * p.dtype.itemsize
@@ -81,15 +83,22 @@ class MatrixPixelsPass:
 
     def _sized(self, images: int, size: tuple[int, int], out_size: tuple[int, int], relu: int) -> MatrixPixels:
         """Choose how many pixels, panels and steps go together."""
-        (height, width), steps, last = size, self.steps, self.problem.channels_last
+        (height, width), steps, planes = size, self.steps, not self.problem.channels_last
         stride, col_stride = self.down[0].stride, self.across[0].stride
         outputs, rows = (max(grid.count for grid in axis) for axis in (self.across, self.down))
         lowest, highest = _reach(self.down)
         left, right = _reach(self.across)
-        behind = right + (outputs - 1) * col_stride + 1 - width  # columns met past the last one
-        pitch = max(ceil_div(width + max(-left, behind, 0), col_stride), outputs)  # output pixels of a kept row
-        reach, front, cols = highest - lowest + 1, max(-left, 0), pitch * col_stride
-        row_bytes = cols * steps.planes * steps.pitch * self.parts * PART_BYTES
+        # Of a kept row, in output pixels: behind its own there are as many zeros as taps reach past either side.
+        last_met = (right + (outputs - 1) * col_stride) // col_stride
+        pitch = max(ceil_div(width, col_stride) + max(-(left // col_stride), 0), last_met + 1, outputs)
+        reach, front = highest - lowest + 1, max(-left, 0)
+        if planes:
+            front += -front % SIDE
+            aligned = pitch + -pitch % SIDE
+            pitch = aligned if reach > 1 and aligned <= _LANES_WASTED * pitch else pitch
+        cols = pitch * col_stride
+        lines, parts_apart = (steps.planes * steps.depth // 2, 2) if planes else (steps.planes, steps.pitch)
+        row_bytes = cols * lines * parts_apart * self.parts * PART_BYTES
         out_bytes = len(self.down) * out_size[1] * self.filters * self.problem.dtype.itemsize
         most = max((_KEPT_BYTES - reach * row_bytes) // (stride * row_bytes + out_bytes), 1)
         block_rows = self._block_rows(rows, pitch, most, images)
@@ -98,29 +107,37 @@ class MatrixPixelsPass:
         if block_rows == rows:
             most = _KEPT_BYTES // (stride * kept_rows * row_bytes)
             block_images = max(min(ceil_div(_PIXELS, pitch * rows), most, ceil_div(images, 2 * self.threads)), 1)
-        plane = (front + block_images * stride * kept_rows * cols) * steps.pitch * PART_BYTES
-        plane += -plane % LINE_BYTES
-        (down, right), panels = self.shape, self.weights.panels
-        slack = (down * SIDE * col_stride * steps.pitch + MOST_DEPTH) * PART_BYTES  # tiles pass the end of the last row
-        part = steps.planes * plane + slack + -slack % LINE_BYTES
+        pixel = (1 if planes else col_stride) * parts_apart * PART_BYTES
+        slack = SIDE * pixel + ROW_BYTES  # tiles pass the end of the last row
+        line = (front + block_images * stride * kept_rows * cols) * parts_apart * PART_BYTES + slack
+        line += -line % LINE_BYTES
+        if planes:  # 16 lines at once, which must not meet in one set of the first-level cache
+            line += (1 - line // LINE_BYTES % 2) * LINE_BYTES
+        panels = self.weights.panels
         share = costs.split(
             panels, ceil_div(2 * self.threads, ceil_div(images, block_images) * ceil_div(rows, block_rows)), 1
         )
-        products, numbers = ceil_div(block_rows * pitch, down * SIDE), down * right * TILE_NUMBERS
-        collected = max(self.blocks) > 1 or not last
-        self.slot_numbers = self.parts * part // PART_BYTES, numbers * (block_images * products if collected else 1)
-        plain = 1 if last else out_size[0] * out_size[1]  # numbers from a filter to the next
-        out_col = self.filters if last else 1
+        merged = stride == reach == 1 and block_images > 1
+        products = ceil_div(block_rows * pitch * (block_images if merged else 1), SIDE)
+        numbers = self.right * TILE_NUMBERS
+        self.slot_numbers = (
+            self.parts * lines * line // PART_BYTES, numbers * products * (1 if merged else block_images)
+        )  # fmt: skip
+        out_col = 1 if planes else self.filters
+        all_met = left < 0  # what precedes a row must be zeros
         return MatrixPixels(
-            images=images, block_images=block_images, block_rows=block_rows, height=height, width=width,
-            x_image=height * width * self.channels, x_row=width * (self.channels if last else 1),
-            x_channel=1 if last else height * width, channels=self.channels, parts=self.parts, depth=steps.depth,
-            pitch=steps.pitch, planes=steps.planes, plane=plane, part=part, stride=stride, col_stride=col_stride,
-            reach=reach, lowest=lowest, kept_rows=kept_rows, cols=cols, front=front, filters=self.filters,
+            images=images, block_images=block_images, planes=int(planes), merged=int(merged), block_rows=block_rows,
+            height=height, width=width, x_image=height * width * self.channels,
+            x_row=width * (1 if planes else self.channels), x_channel=height * width if planes else 1,
+            channels=self.channels, parts=self.parts, depth=steps.depth, pitch=parts_apart, lines=lines, line=line,
+            part=lines * line, stride=stride, col_stride=col_stride,
+            rows_met=-1 if all_met else _remainders(self.down, lowest, stride),
+            cols_met=-1 if all_met else _remainders(self.across, 0, col_stride), splits=col_stride if planes else 1,
+            reach=reach, lowest=lowest, kept_rows=kept_rows, cols=cols, front=front, pixel=pixel, filters=self.filters,
             out_image=out_size[0] * out_size[1] * self.filters, out_row=self.down[0].step * out_size[1] * out_col,
-            out_col=out_col, out_filter=plain, down=down, right=right, panel_bytes=self.weights.shape[1],
-            sums_step=numbers * collected, share=share,
-            chunk=1 if last and share * self.weights.shape[1] <= _WEIGHT_BYTES else products, relu=relu,
+            out_col=out_col, out_filter=out_size[0] * out_size[1] if planes else 1, right=self.right,
+            panel_bytes=self.weights.shape[1], bias_step=SIDE if planes else 1, sums_step=numbers,
+            share=share, relu=relu,
         )  # fmt: skip
 
     def _block_rows(self, rows: int, pitch: int, most: int, images: int) -> int:
@@ -128,12 +145,19 @@ class MatrixPixelsPass:
         wanted = ceil_div(rows, max(ceil_div(4 * self.threads, images), 1)) if self.threads > 1 else rows
         least = ceil_div(_PIXELS // 2, pitch)
         count = min(max(min(most, wanted), min(least, most)), rows)
-        return ceil_div(rows, ceil_div(rows, count))
+        count = ceil_div(rows, ceil_div(rows, count))
+
+        def tiles(count: int) -> int:
+            return rows // count * ceil_div(count * pitch, SIDE) + ceil_div(rows % count * pitch, SIDE)
+
+        return min(range(count, count // 2, -1), key=tiles)
 
     def _make_tables(self, out_width: int) -> None:
         """Where tiles of x begin, step by step, and where pixels go."""
         g, steps, pitch = self.geometry, self.steps, self.geometry.cols // self.geometry.col_stride
-        row, col = np.divmod(np.arange(g.block_rows * pitch), pitch)
+        numbered = np.arange((g.block_images if g.merged else 1) * g.stride * g.kept_rows * pitch)
+        image, inside = np.divmod(numbered, g.stride * g.kept_rows * pitch)
+        row, col = np.divmod(inside, pitch)
         grids, out_places, self.x_places = [], [], []
         first = 0
         for (down, across), places, blocks in zip(
@@ -141,14 +165,16 @@ class MatrixPixelsPass:
         ):
             plane, line, column, part = places.T
             line = line - g.lowest
-            pixel = (line % g.stride * g.kept_rows + line // g.stride) * g.cols + column
-            self.x_places.append(plane * g.plane + (pixel * steps.pitch + part) * PART_BYTES)
+            split, column = column % g.splits, column // g.splits
+            row_met = (split * g.stride + line % g.stride) * g.kept_rows + line // g.stride
+            pixel = row_met * (g.cols // g.splits) + column
+            self.x_places.append(plane * (g.lines // steps.planes) * g.line + (pixel * g.pitch + part) * PART_BYTES)
             step = across.step * g.out_col
-            place = np.where(col < across.count, row * g.out_row + col * step, -1)
-            even = g.out_filter == 1 and not g.relu and bool((np.diff(place) == step).all())
-            out_places.append(np.pad(place, (0, g.down * SIDE), constant_values=-1))
+            outside = (col >= across.count) | (row >= min(down.count, g.block_rows))
+            place = np.where(outside, -1, image * g.out_image + row * g.out_row + col * step)
+            out_places.append(np.pad(place, (0, SIDE), constant_values=-1))
             start = (down.first * out_width + across.first) * g.out_col
-            grids.append(PixelGrid(down.count, across.count, start, blocks, first, int(even), across.step))
+            grids.append(PixelGrid(down.count, across.count, start, blocks, first, step))
             first += out_places[-1].size
         self.grids, self.out_places = np.array(grids, np.int64), np.concatenate(out_places)
         self.w_places = np.arange(self.weights.steps) * self.weights.step_bytes
@@ -156,41 +182,46 @@ class MatrixPixelsPass:
 
     def _sizes(self) -> np.ndarray:
         """`Products` of (sums collected, or stored in `out`; grid; block of steps)."""
-        g, pixel, weights = self.geometry, self.geometry.col_stride * self.steps.pitch * PART_BYTES, self.weights
+        g, weights = self.geometry, self.weights
         sizes = np.zeros((2, len(self.blocks), max(self.blocks), len(Products._fields)), np.int64)
+        row, tile = (ROW_BYTES, SIDE * ROW_BYTES) if g.planes else (g.right * ROW_BYTES, ROW_BYTES)
         grid_step = 0
         for grid, (places, blocks) in enumerate(zip(self.x_places, self.blocks, strict=True)):
             steps = ceil_div(places.size, blocks)
+            plane = g.out_filter * 4
+            far = (plane, SIDE * plane) if g.planes else (int(self.grids[grid, -1]) * 4, ROW_BYTES)
             for block, stored in product(range(blocks), range(2)):
                 step = block * steps
-                pixel_bytes = int(self.grids[grid, -1]) * g.out_col * 4 if stored else g.right * ROW_BYTES
-                start = pixel_bytes * (block > 0)  # the bias is the same for all pixels
+                c_row, c_tile = far if stored else (row, tile)
                 sizes[stored, grid, block] = Products(
-                    steps=max(min(steps, places.size - step), 0), a_places=places.ctypes.data + 8 * step,
-                    b_places=self.w_places.ctypes.data + 8 * (grid_step + step), a_row=pixel, b_row=ROW_BYTES,
-                    a_part=g.part, b_part=weights.part_bytes, a_tile=SIDE * pixel, b_tile=weights.tile_bytes,
-                    start_row=start, start_down=SIDE * start, start_right=ROW_BYTES, c_row=pixel_bytes,
-                    c_down=SIDE * pixel_bytes, c_right=ROW_BYTES,
+                    steps=max(min(steps, places.size - step), 0), x_places=places.ctypes.data + 8 * step,
+                    w_places=self.w_places.ctypes.data + 8 * (grid_step + step),
+                    x_row=g.line if g.planes else g.pixel, x_part=g.part, w_part=weights.part_bytes,
+                    w_tile=weights.tile_bytes, start_row=row if block or g.planes else 0, start_tile=tile,
+                    c_row=c_row, c_tile=c_tile,
                 )  # fmt: skip
             grid_step += places.size
         return sizes
 
     def _cycles(self) -> float:
-        g, last = self.geometry, self.problem.channels_last
-        steps, products = 0.0, 0
-        for (rows, cols, *_), places in zip(self.grids.tolist(), self.x_places, strict=True):
-            count = self._products(rows, cols) * g.images * self.weights.panels
-            products += count
-            steps += count * places.size
+        g, parts, last = self.geometry, self.parts, self.problem.channels_last
+        filter_tiles = ceil_div(g.filters, SIDE)
+        arithmetic = 0.0
+        for (rows, cols, *_), places, blocks in zip(self.grids.tolist(), self.x_places, self.blocks, strict=True):
+            step = np.full(places.size, _CYCLES_PER_STEP[parts] * (_JOINED_SLOWDOWN if self.steps.joined else 1.0))
+            if g.planes:
+                step[(places + g.front * g.pitch * PART_BYTES) % LINE_BYTES > 0] += _CYCLES_MORE_ASKEW[parts]
+            if self.slot_numbers[0] * PART_BYTES > costs.L2_BYTES:
+                step += _CYCLES_MORE_FAR[parts]
+            tiles = self._products(rows, cols) * g.images * filter_tiles
+            arithmetic += tiles * (step.sum() + blocks * _CYCLES_PER_VISIT)
         tasks = ceil_div(g.images, g.block_images) * ceil_div(int(self.grids[:, 0].max()), g.block_rows)
         tasks *= ceil_div(self.weights.panels, g.share)
-        cut = tasks * g.block_images * g.stride * g.kept_rows * g.cols * g.planes * g.pitch
-        if self.steps.joined:
-            steps *= _JOINED_SLOWDOWN
+        cut = tasks * g.block_images * g.stride * g.kept_rows * g.cols * g.lines * g.pitch
+        result = _CYCLES_PER_RESULT_APART if g.planes and self.across[0].step > 1 else _CYCLES_PER_RESULT[last]
         return (
-            steps * _CYCLES_PER_STEP[self.parts] + products * _CYCLES_PER_PRODUCT + self.weights.cycles
-            + cut * _CYCLES_PER_NUMBER_CUT[last] + g.images * g.x_image * _CYCLES_PER_NUMBER_READ
-            + g.images * g.out_image * _CYCLES_PER_RESULT[last]
+            arithmetic + self.weights.cycles + cut * _CYCLES_PER_NUMBER_CUT[last]
+            + g.images * g.x_image * _CYCLES_PER_NUMBER_READ + g.images * g.out_image * result
             + 2 * costs.CYCLES_PER_LAUNCH
         )  # fmt: skip
 
@@ -198,7 +229,7 @@ class MatrixPixelsPass:
         """Of one panel and image, for a grid of rows x cols outputs."""
         g = self.geometry
         blocks = [g.block_rows] * (rows // g.block_rows) + [rows % g.block_rows] * (rows % g.block_rows > 0)
-        return sum(ceil_div((count - 1) * (g.cols // g.col_stride) + cols, g.down * SIDE) for count in blocks)
+        return sum(ceil_div((count - 1) * (g.cols // g.col_stride) + cols, SIDE) for count in blocks)
 
     def prepare(self, w: np.ndarray) -> np.ndarray:
         """The parts of the weights, as panels."""
@@ -213,8 +244,9 @@ class MatrixPixelsPass:
             panels = self.weights.pack(w, scratch) if prepared is None else prepared
             start = self.zeros
             if bias.size:
-                start = scratch.take(self.zeros.shape, p.dtype)
-                start[: bias.size], start[bias.size :] = bias, 0
+                start = scratch.take(self.zeros.shape, p.dtype).reshape(-1, self.geometry.bias_step)
+                start[: bias.size], start[bias.size :] = bias[:, None], 0
+                start = start.reshape(-1)
             kept, sums = self.slot_numbers
             runtime.run_tasks(
                 matrix_pixels, slots, *self._callbacks, self.config, operand.reshape(-1),
@@ -224,18 +256,24 @@ class MatrixPixelsPass:
 
     @cached_property
     def _callbacks(self) -> tuple[int, ...]:
-        """Addresses of what multiplies, cuts, stores and transposes."""
-        if not self.problem.channels_last:
+        """Addresses of what multiplies, cuts and stores."""
+        planes = not self.problem.channels_last
+        if planes:
             cut = split_channels(self.parts)
         elif self.steps.joined:
             cut = split_row(self.parts, self.channels if self.channels in SPREAD else 0)
         else:
             cut = split_planes(self.parts)
-        multiply, store = matrix_tile(self.shape, self.parts), store_pixels(self.shape[1])
-        return tuple(callback.address for callback in (multiply, cut, store, transpose_block(4)))
+        store = store_planes() if planes else store_pixels(self.right)
+        return tuple(callback.address for callback in (matrix_tile(self.parts, planes), cut, store))
 
 
 def _reach(axis: list[Outputs]) -> tuple[int, int]:
     """The lowest and the highest offset of any tap."""
     places = [place for outputs in axis for _, place in outputs.taps] or [0]
     return min(places), max(places)
+
+
+def _remainders(axis: list[Outputs], lowest: int, stride: int) -> int:
+    """Bit r: whether some tap lies r cells, or r and some strides, behind the lowest."""
+    return functools.reduce(int.__or__, (1 << (place - lowest) % stride for of in axis for _, place in of.taps), 0)

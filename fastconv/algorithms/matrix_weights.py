@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastconv import runtime
-from fastconv._kernels.bfloat_parts import split_pairs
-from fastconv._kernels.matrix_tile import SIDE
+from fastconv._kernels.bfloat_parts import split_pairs, split_pairs_by_lane
+from fastconv._kernels.matrix_tile import ROW_BYTES, SIDE
 from fastconv._kernels.matrix_weights import cut_panels
 from fastconv.algorithms.weight_panels import WeightPanels
 from fastconv.problem import ConvProblem
@@ -28,13 +28,14 @@ class MatrixWeights:
     right: int
     depth: int
     parts: int
+    planes: bool  # whether filters are a tile's rows
     rows: np.ndarray
 
     @classmethod
     def of(cls, p: ConvProblem, gradient: bool, right: int, depth: int, parts: int, rows: np.ndarray) -> MatrixWeights:
         floats = WeightPanels.of(p, gradient, right * SIDE, taps_first=True)
         stride = floats.width if floats.transposed else floats.stride
-        return cls(floats, right, depth, parts, np.where(rows < 0, -1, rows * stride))
+        return cls(floats, right, depth, parts, not p.channels_last, np.where(rows < 0, -1, rows * stride))
 
     @property
     def panels(self) -> int:
@@ -46,7 +47,7 @@ class MatrixWeights:
 
     @property
     def tile_bytes(self) -> int:
-        return self.depth // 2 * SIDE * 4
+        return (SIDE if self.planes else self.depth // 2) * ROW_BYTES
 
     @property
     def part_bytes(self) -> int:
@@ -83,6 +84,7 @@ class MatrixWeights:
 
     def _cut(self, w: np.ndarray, out: np.ndarray) -> None:
         floats = self.floats
+        cut = (split_pairs_by_lane if self.planes else split_pairs)(self.parts)
         with Scratch() as scratch:
             panel = floats.width
             if floats.transposed:
@@ -90,6 +92,6 @@ class MatrixWeights:
                 floats.pack(w, panels)
                 w, panel = panels, floats.depth * floats.width
             runtime.launch(
-                cut_panels, w.size * 8, split_pairs(self.parts).address, w.reshape(-1), panel,
+                cut_panels, w.size * 8, cut.address, w.reshape(-1), panel,
                 self.rows, out, floats.filters, self.depth, self.right, self.part_bytes, self.tile_bytes,
             )  # fmt: skip
