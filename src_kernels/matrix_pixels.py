@@ -142,7 +142,7 @@ def _emit_store_planes(typingctx, c, out, filters, plane, pixels, step, relu):
         c, out = simd.pointer(c), simd.pointer(out)
         floor, mask = simd.floor(builder.icmp_signed("!=", relu, I64(0))), simd.first_lanes(pixels)
         with cgutils.for_range(builder, filters) as f:
-            value = simd.raised(simd.load(simd.at(c, builder.mul(f.index, I64(SIDE)))), floor)
+            value = simd.raised(simd.load(simd.at(c, builder.mul(f.index, I64(SIDE))), mask), floor)
             target = simd.at(out, builder.mul(f.index, plane))
             with builder.if_else(builder.icmp_signed("==", step, I64(1))) as (beside, spread):
                 with beside:

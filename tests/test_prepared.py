@@ -114,7 +114,7 @@ def test_workspace_is_bounded_where_one_image_fits():
     problem = ConvProblem(7, 64, 56, 56, 64, 3, 3, (1, 1), ((1, 1), (1, 1)), (1, 1), 1, "NCHW", np.dtype(np.float32))
     for direction, kind in (("forward", ImagesInPieces), ("gradient_x", ImagesInPieces), ("gradient_w", SumInPieces)):
         free = planning.plan(problem, direction, "auto", max_workspace=2**40)
-        bound = free.workspace // 2
+        bound = free.workspace * 2 // 3
         cut = planning.plan(problem, direction, "auto", max_workspace=bound)
         assert isinstance(cut, kind) and cut.workspace <= bound < free.workspace
         assert cut.cycles > 0 and cut.images * (7 // cut.images) + 7 % cut.images == 7
