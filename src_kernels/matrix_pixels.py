@@ -166,10 +166,12 @@ def _clear(kept, first, count, g):
 
 @helper
 def _cut_rows(cut, x, kept, image, images, first, rows, g):
-    """Rows of x that `rows` output rows from `first` on meet -> `kept` (uint16: part, line, image, row, column)."""
+    """Rows of x that `rows` output rows from `first` on meet -> `kept` (uint16: part, line, image, row, column).
+
+    What lies between rows is zero and stays so.
+    """
     length, front = g.cols // g.splits * g.pitch, g.front * g.pitch
     per_line = g.lines if g.planes else g.depth
-    _clear(kept, 0, front, g)
     met = (rows - 1) * g.stride + g.reach
     top = first * g.stride + g.lowest
     together = met if g.cols == g.width and g.stride == g.splits == 1 else 1  # rows that follow each other
@@ -183,18 +185,18 @@ def _cut_rows(cut, x, kept, image, images, first, rows, g):
                 begin, end = max(top + t, 0), min(top + t + together, top + met, g.height)
                 row = ((i * g.splits + split) * g.stride + t % g.stride) * g.kept_rows + t // g.stride
                 place = front + row * length
-                filled = 0
-                if begin < end:
-                    above = (begin - top - t) * length
-                    _clear(kept, place, above, g)
-                    source = address_of(x) + ((image + i) * g.x_image + begin * g.x_row + split) * x.itemsize
-                    target = address_of(kept) + (place + above) * PART_BYTES
-                    pixels = (end - begin) * width
-                    call_address(
-                        cut, (target, g.part, g.line, source, pixels, g.channels, per_line, g.x_channel, g.splits)
-                    )
-                    filled = above + pixels * g.pitch
-                _clear(kept, place + filled, together * length - filled, g)
+                if begin >= end:
+                    _clear(kept, place, together * length, g)
+                    continue
+                above, below = (begin - top - t) * length, (end - top - t) * length
+                _clear(kept, place, above, g)
+                source = address_of(x) + ((image + i) * g.x_image + begin * g.x_row + split) * x.itemsize
+                target = address_of(kept) + (place + above) * PART_BYTES
+                pixels = (end - begin) * width
+                call_address(
+                    cut, (target, g.part, g.line, source, pixels, g.channels, per_line, g.x_channel, g.splits)
+                )
+                _clear(kept, place + below, together * length - below, g)
 
 
 @helper
@@ -230,6 +232,8 @@ def matrix_pixels(
     image_pixels = g.stride * g.kept_rows * g.cols
     begin, to_places = address_of(kept[slot]) + g.front * g.pitch * PART_BYTES, address_of(places)
     tasks = across * blocks * shares
+    if g.front > 0 or g.cols > g.width:  # something lies between rows
+        kept[slot] = 0
     while True:
         task = next_task(counters, slot, slots, tasks)
         if task == tasks:

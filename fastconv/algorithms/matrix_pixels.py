@@ -42,7 +42,7 @@ _CYCLES_PER_STEP = {2: 68.0, 3: 130.0}  # by number of parts
 _CYCLES_MORE_ASKEW = {2: 45.0, 3: 47.0}  # rows of channels-first pixels straddle cache lines
 _CYCLES_MORE_FAR = {2: 40.0, 3: 100.0}  # x is kept in more than the second-level cache
 _JOINED_SLOWDOWN = 1.1  # rows of tiles straddle cache lines
-_CYCLES_PER_VISIT = 35.0  # of a block of weights to sums
+_CYCLES_PER_VISIT = 50.0  # of a block of weights to sums
 _CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.25, {True: 0.25, False: 0.4}  # channels-last or not
 _CYCLES_PER_RESULT, _CYCLES_PER_RESULT_APART = {True: 0.38, False: 0.25}, 1.5
 
