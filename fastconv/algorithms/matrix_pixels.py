@@ -44,7 +44,7 @@ _CYCLES_MORE_FAR = {2: 40.0, 3: 100.0}  # x is kept in more than the second-leve
 _JOINED_SLOWDOWN = 1.1  # rows of tiles straddle cache lines
 _CYCLES_PER_VISIT = 50.0  # of a block of weights to sums
 _CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.25, {True: 0.25, False: 0.4}  # channels-last or not
-_CYCLES_PER_RESULT, _CYCLES_PER_RESULT_APART = {True: 0.38, False: 0.25}, 1.5
+_CYCLES_PER_RESULT, _CYCLES_PER_RESULT_APART = {True: 0.38, False: 0.25}, 1.0
 
 
 class MatrixPixelsPass:
