@@ -11,9 +11,10 @@ So six of its products take 96 cycles for what 16 x 2 x 16 multiply-adds of 512 
 
 Three of its eight registers are used: one of sums, one for each operand. Where another thread of the core is busy, the
 unit has few registers beside the eight to rename them to: with four of sums and two for each operand, which loads half
-as many tiles, a product took 33 ns there and 10 elsewhere, with three 16 and 9 (an Emerald Rapids; as many
-multiply-adds of 512 bits 30 and 17). Loads are dear, too: 12 and 7 ns from the first-level cache. So a few steps of
-some filters' weights stay there, while the pixels stream past and their sums are loaded and stored.
+as many tiles, a product took 33 ns there and 10 elsewhere, with three 16 and 9 (an Emerald Rapids, weights and pixels
+from the second-level cache; as many multiply-adds of 512 bits: 30 and 17). Where both operands lie in the first-level
+cache, it takes 12 and 7. So a few steps of some filters' weights stay there, while the pixels stream past and their
+sums are loaded and stored.
 
 A tile of A holds 16 rows, each `depth` parts side by side; one of B holds depth / 2 rows of 16 pairs of parts, a pair
 for each column. Channels-last, pixels are the rows of A and filters the columns of B; channels-first, filters are the

@@ -39,7 +39,7 @@ _LANES_WASTED = 1.15  # by which rows of channels-first pixels may grow to begin
 # Fitted to the times of 66 layers, forward and dx, in turns with other algorithms, whose predictions set the scale. As
 # many multiply-adds as a step of 16 x 16 sums have cost 256 to 300 cycles there, on quiet cores and on contended ones.
 _CYCLES_PER_STEP = {2: 68.0, 3: 130.0}  # by number of parts
-_CYCLES_MORE_ASKEW = {2: 45.0, 3: 47.0}  # rows of channels-first pixels straddle cache lines
+_CYCLES_MORE_ASKEW = {2: 75.0, 3: 47.0}  # rows of channels-first pixels straddle cache lines
 _CYCLES_MORE_FAR = {2: 40.0, 3: 100.0}  # x is kept in more than the second-level cache
 _JOINED_SLOWDOWN = 1.1  # rows of tiles straddle cache lines
 _CYCLES_PER_VISIT = 50.0  # of a block of weights to sums
