@@ -129,3 +129,17 @@ def test_backward_and_relu():
     out, _ = conv2d_forward(X, W, activation="relu", algorithm="amx", **OPTIONS)
     known = oracle.conv2d(X.transpose(0, 3, 1, 2), W.transpose(3, 2, 0, 1), padding=1)
     assert_close(out, np.maximum(known, 0).transpose(0, 2, 3, 1), 360)
+
+
+@needs_unit
+@pytest.mark.parametrize("layout", ("NCHW", "NHWC"))
+@pytest.mark.parametrize(("stride", "dilation"), ((3, 2), (70, 1), (70, 67), (5, 5)))
+def test_strides_beyond_kernels(layout, stride, dilation):
+    """Rows and columns of x that no tap meets are not cut, in masks of bits that end before long strides do."""
+    x, w, b = normal(5, (2, 5, 150, 155)), normal(6, (18, 5, 2, 2)), normal(7, (18,))
+    options = {"stride": stride, "dilation": dilation}
+    expected = oracle.conv2d(x, w, b, **options)
+    if layout == "NHWC":
+        x, w, expected = x.transpose(0, 2, 3, 1), w.transpose(2, 3, 1, 0), expected.transpose(0, 2, 3, 1)
+    out = conv2d(np.ascontiguousarray(x), np.ascontiguousarray(w), b, layout=layout, algorithm="amx", **options)
+    assert_close(out, expected, 20)

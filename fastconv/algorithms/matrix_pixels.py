@@ -124,7 +124,7 @@ class MatrixPixelsPass:
             self.parts * lines * line // PART_BYTES, numbers * products * (1 if merged else block_images)
         )  # fmt: skip
         out_col = 1 if planes else self.filters
-        all_met = left < 0  # what precedes a row must be zeros
+        splits, all_met = col_stride if planes else 1, left < 0  # what precedes a row must be zeros
         return MatrixPixels(
             images=images, block_images=block_images, planes=int(planes), merged=int(merged), block_rows=block_rows,
             height=height, width=width, x_image=height * width * self.channels,
@@ -132,7 +132,7 @@ class MatrixPixelsPass:
             channels=self.channels, parts=self.parts, depth=steps.depth, pitch=parts_apart, lines=lines, line=line,
             part=lines * line, stride=stride, col_stride=col_stride,
             rows_met=-1 if all_met else _remainders(self.down, lowest, stride),
-            cols_met=-1 if all_met else _remainders(self.across, 0, col_stride), splits=col_stride if planes else 1,
+            cols_met=-1 if all_met else _remainders(self.across, 0, splits), splits=splits,
             reach=reach, lowest=lowest, kept_rows=kept_rows, cols=cols, front=front, pixel=pixel, filters=self.filters,
             out_image=out_size[0] * out_size[1] * self.filters, out_row=self.down[0].step * out_size[1] * out_col,
             out_col=out_col, out_filter=out_size[0] * out_size[1] if planes else 1, right=self.right,
@@ -275,5 +275,7 @@ def _reach(axis: list[Outputs]) -> tuple[int, int]:
 
 
 def _remainders(axis: list[Outputs], lowest: int, stride: int) -> int:
-    """Bit r: whether some tap lies r cells, or r and some strides, behind the lowest."""
+    """Bit r: whether some tap lies r cells, or r and some strides, behind the lowest; all bits for long strides."""
+    if stride > 32:
+        return -1
     return functools.reduce(int.__or__, (1 << (place - lowest) % stride for of in axis for _, place in of.taps), 0)
