@@ -81,7 +81,7 @@ class PixelGrid(NamedTuple):
     cols: int
     out_start: int
     blocks: int  # of its steps
-    places: int  # its first entry in the table of places in `out`
+    places: int  # its first entry in the tables of places in `out` and of whether a tile's are evenly spaced
     step: int  # from one column's place in `out` to the next
 
 
@@ -225,7 +225,7 @@ def _store_runs(store, c, places, place, rest, target, filters, step, g):
 
 @Kernel
 def matrix_pixels(
-    slot, slots, counters, product, cut, store, config, x, sizes, grids, places, weights, bias, out, kept, sums, g
+    slot, slots, counters, product, cut, store, config, x, sizes, grids, places, even, weights, bias, out, kept, sums, g
 ):
     if slot < 0:
         return on_every_slot(slot, slots)
@@ -258,7 +258,7 @@ def matrix_pixels(
             count = (rows - 1) * pitch + grids[grid, COLS]
             numberings = images
             if g.merged:
-                count += (images - 1) * image_pixels
+                count += (images - 1) * g.kept_rows * pitch
                 numberings = 1
             products = (count + SIDE - 1) // SIDE
             step = grids[grid, STEP]
@@ -278,9 +278,7 @@ def matrix_pixels(
                             rest = min(SIDE, count - m * SIDE)
                             collected = address_of(sums[slot]) + (i * products + m) * g.sums_step * item
                             c, next_c = collected, 0
-                            far = last and whole and rest == SIDE and places[place] >= 0
-                            far = far and (g.planes == 0 or step == 1)
-                            if far and places[place + SIDE - 1] == places[place] + (SIDE - 1) * step:
+                            if last and whole and rest == SIDE and even[place]:
                                 c, next_c = target + places[place] * item, target + places[place + SIDE] * item
                             call_address(
                                 product,

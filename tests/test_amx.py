@@ -11,7 +11,7 @@ from conv_cases import normal
 from oracles import convolution as oracle
 from tolerances import assert_close
 
-from fastconv import conv2d, conv2d_forward, explain_conv2d
+from fastconv import conv2d, conv2d_backward, conv2d_forward, explain_conv2d
 from fastconv._kernels import bfloat_parts
 from fastconv._kernels.isa import matrix_unit_missing
 from fastconv._kernels.jit import jit
@@ -143,3 +143,28 @@ def test_strides_beyond_kernels(layout, stride, dilation):
         x, w, expected = x.transpose(0, 2, 3, 1), w.transpose(2, 3, 1, 0), expected.transpose(0, 2, 3, 1)
     out = conv2d(np.ascontiguousarray(x), np.ascontiguousarray(w), b, layout=layout, algorithm="amx", **options)
     assert_close(out, expected, 20)
+
+
+@needs_unit
+@pytest.mark.parametrize("layout", ("NCHW", "NHWC"))
+@pytest.mark.parametrize(
+    ("size", "kernel", "options"),
+    (
+        # Columns are kept apart by their stride, rows lie in the padding.
+        ((1, 24), (1, 5), {"stride": (1, 4), "dilation": (1, 3), "padding": ((1, 3), (4, 1))}),
+        # Of dx: 16 places whose first and last are 15 steps apart, in two images.
+        ((19, 5), (2, 2), {"stride": (2, 3), "dilation": (1, 3), "padding": ((2, 1), (2, 1))}),
+    ),
+)
+def test_images_numbered_together(size, kernel, options, layout):
+    """Pixels of small images in one count."""
+    x, w = normal(8, (25, 32, *size)), normal(9, (40, 32, *kernel))
+    dout = normal(10, oracle.conv2d(x, w, **options).shape)
+    expected = oracle.conv2d(x, w, **options), oracle.conv2d_gradients(x, w, dout, **options)[0]
+    if layout == "NHWC":
+        x, dout = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, dout))
+        w = np.ascontiguousarray(w.transpose(2, 3, 1, 0))
+        expected = tuple(a.transpose(0, 2, 3, 1) for a in expected)
+    out, cache = conv2d_forward(x, w, np.zeros(40, x.dtype), layout=layout, algorithm="amx", **options)
+    assert_close(out, expected[0], 160)
+    assert_close(conv2d_backward(dout, cache)[0], expected[1], 400)

@@ -96,7 +96,7 @@ class MatrixPixelsPass:
             front += -front % SIDE
             aligned = pitch + -pitch % SIDE
             pitch = aligned if reach > 1 and aligned <= _LANES_WASTED * pitch else pitch
-        cols = pitch * col_stride
+        cols, splits = pitch * col_stride, col_stride if planes else 1
         lines, parts_apart = (steps.planes * steps.depth // 2, 2) if planes else (steps.planes, steps.pitch)
         row_bytes = cols * lines * parts_apart * self.parts * PART_BYTES
         out_bytes = len(self.down) * out_size[1] * self.filters * self.problem.dtype.itemsize
@@ -117,14 +117,14 @@ class MatrixPixelsPass:
         share = costs.split(
             panels, ceil_div(2 * self.threads, ceil_div(images, block_images) * ceil_div(rows, block_rows)), 1
         )
-        merged = stride == reach == 1 and block_images > 1
+        merged = stride == reach == splits == 1 and block_images > 1
         products = ceil_div(block_rows * pitch * (block_images if merged else 1), SIDE)
         numbers = self.right * TILE_NUMBERS
         self.slot_numbers = (
             self.parts * lines * line // PART_BYTES, numbers * products * (1 if merged else block_images)
         )  # fmt: skip
         out_col = 1 if planes else self.filters
-        splits, all_met = col_stride if planes else 1, left < 0  # what precedes a row must be zeros
+        all_met = left < 0  # what precedes a row must be zeros
         return MatrixPixels(
             images=images, block_images=block_images, planes=int(planes), merged=int(merged), block_rows=block_rows,
             height=height, width=width, x_image=height * width * self.channels,
@@ -158,7 +158,7 @@ class MatrixPixelsPass:
         numbered = np.arange((g.block_images if g.merged else 1) * g.stride * g.kept_rows * pitch)
         image, inside = np.divmod(numbered, g.stride * g.kept_rows * pitch)
         row, col = np.divmod(inside, pitch)
-        grids, out_places, self.x_places = [], [], []
+        grids, out_places, even, self.x_places = [], [], [], []
         first = 0
         for (down, across), places, blocks in zip(
             product(self.down, self.across), steps.places, self.blocks, strict=True
@@ -173,10 +173,13 @@ class MatrixPixelsPass:
             outside = (col >= across.count) | (row >= min(down.count, g.block_rows))
             place = np.where(outside, -1, image * g.out_image + row * g.out_row + col * step)
             out_places.append(np.pad(place, (0, SIDE), constant_values=-1))
+            stored = step == 1 or not g.planes
+            even.append(_evenly_spaced(out_places[-1], step) & stored)
             start = (down.first * out_width + across.first) * g.out_col
             grids.append(PixelGrid(down.count, across.count, start, blocks, first, step))
             first += out_places[-1].size
         self.grids, self.out_places = np.array(grids, np.int64), np.concatenate(out_places)
+        self.even = np.concatenate(even)
         self.w_places = np.arange(self.weights.steps) * self.weights.step_bytes
         self.sizes = self._sizes()
 
@@ -250,7 +253,7 @@ class MatrixPixelsPass:
             kept, sums = self.slot_numbers
             runtime.run_tasks(
                 matrix_pixels, slots, *self._callbacks, self.config, operand.reshape(-1),
-                self.sizes, self.grids, self.out_places, panels.reshape(-1), start, out.reshape(-1),
+                self.sizes, self.grids, self.out_places, self.even, panels.reshape(-1), start, out.reshape(-1),
                 scratch.take((slots, kept), _PART), scratch.take((slots, sums), p.dtype), self.geometry,
             )  # fmt: skip
 
@@ -279,3 +282,14 @@ def _remainders(axis: list[Outputs], lowest: int, stride: int) -> int:
     if stride > 32:
         return -1
     return functools.reduce(int.__or__, (1 << (place - lowest) % stride for of in axis for _, place in of.taps), 0)
+
+
+def _evenly_spaced(places: np.ndarray, step: int) -> np.ndarray:
+    """Whether a tile's places from each entry on are `step` apart, none of them below 0; False behind the last tile."""
+    follows = np.zeros(places.size, np.int64)
+    follows[:-1] = (np.diff(places) == step) & (places[:-1] >= 0)
+    counted = np.concatenate([[0], np.cumsum(follows)])
+    even = np.zeros(places.size, np.bool_)
+    last = places.size - SIDE + 1
+    even[:last] = counted[SIDE - 1 : SIDE - 1 + last] - counted[:last] == SIDE - 1
+    return even
