@@ -168,3 +168,19 @@ def test_images_numbered_together(size, kernel, options, layout):
     out, cache = conv2d_forward(x, w, np.zeros(40, x.dtype), layout=layout, algorithm="amx", **options)
     assert_close(out, expected[0], 160)
     assert_close(conv2d_backward(dout, cache)[0], expected[1], 400)
+
+
+@needs_unit
+@pytest.mark.parametrize(
+    ("kernel", "options"), ((5, {"stride": 2, "padding": 2}), (3, {"stride": (1, 2), "padding": (1, 2)}))
+)
+def test_one_column_met_by_some_taps(kernel, options):
+    """The gradient of x of one column, strided: neighbouring offsets, but not all taps of a kernel row."""
+    x, w = normal(11, (1, 4, 4, 1)), normal(12, (2, 4, kernel, kernel))
+    dout = normal(13, oracle.conv2d(x, w, **options).shape)
+    expected = oracle.conv2d_gradients(x, w, dout, **options)[0].transpose(0, 2, 3, 1)
+    x, dout = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, dout))
+    w = np.ascontiguousarray(w.transpose(2, 3, 1, 0))
+    for algorithm in ("amx", "auto"):
+        cache = conv2d_forward(x, w, np.zeros(2, x.dtype), layout="NHWC", algorithm=algorithm, **options)[1]
+        assert_close(conv2d_backward(dout, cache)[0], expected, 2 * kernel * kernel)

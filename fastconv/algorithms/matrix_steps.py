@@ -37,7 +37,8 @@ def matrix_steps(
 ) -> MatrixSteps:
     """Channels are the slowest to vary: neighbouring taps meet the same lines of x, in the first cache."""
     joined = channels_last and channels <= _JOINED_CHANNELS and (channels % 2 == 0 or channels in SPREAD)
-    joined = joined and kernel_cols > 1 and len(across) == 1 and across[0].offset_step == 1
+    # Of the gradient of x, a single column may be met by some taps alone.
+    joined = joined and len(across) == 1 and len(across[0].taps) == kernel_cols > 1 and across[0].offset_step == 1
     pitch = channels + channels % 2 if joined else MOST_DEPTH
     run = kernel_cols * pitch if joined else channels
     count = ceil_div(run, MOST_DEPTH)
