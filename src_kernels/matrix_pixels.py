@@ -69,7 +69,6 @@ class MatrixPixels(NamedTuple):
     right: int  # tiles of filters of a panel
     panel_bytes: int  # of weights
     bias_step: int  # from one filter's bias to the next
-    sums_step: int  # from the sums of one product to those of the next
     share: int  # panels of one task
     relu: int
 
@@ -276,7 +275,7 @@ def matrix_pixels(
                         for m in range(products):
                             place = grids[grid, PLACES] + m * SIDE
                             rest = min(SIDE, count - m * SIDE)
-                            collected = address_of(sums[slot]) + (i * products + m) * g.sums_step * item
+                            collected = address_of(sums[slot]) + (i * products + m) * width * SIDE * item
                             c, next_c = collected, 0
                             if last and whole and rest == SIDE and even[place]:
                                 c, next_c = target + places[place] * item, target + places[place + SIDE] * item

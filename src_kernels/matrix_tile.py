@@ -1,4 +1,4 @@
-"""Products on the matrix unit (AMX): float32 matrices as three bfloat16 parts each, 32 x 32 sums at a time.
+"""Products on the matrix unit (AMX): float32 matrices as three bfloat16 parts each, 16 x 16 sums at a time.
 
 A float32 number is the exact sum of three bfloat16 numbers, its high, middle and low part (see `bfloat_parts`): 3 x 8
 bits of 24. Of the nine products of two numbers' parts, six carry what float32 holds; the others are below 2**-22 of the

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import product
+from operator import or_
 
 import numpy as np
 
@@ -119,10 +119,8 @@ class MatrixPixelsPass:
         )
         merged = stride == reach == splits == 1 and block_images > 1
         products = ceil_div(block_rows * pitch * (block_images if merged else 1), SIDE)
-        numbers = self.right * TILE_NUMBERS
-        self.slot_numbers = (
-            self.parts * lines * line // PART_BYTES, numbers * products * (1 if merged else block_images)
-        )  # fmt: skip
+        sums = self.right * TILE_NUMBERS * products * (1 if merged else block_images)
+        self.slot_numbers = self.parts * lines * line // PART_BYTES, sums
         out_col = 1 if planes else self.filters
         all_met = left < 0  # what precedes a row must be zeros
         return MatrixPixels(
@@ -136,7 +134,7 @@ class MatrixPixelsPass:
             reach=reach, lowest=lowest, kept_rows=kept_rows, cols=cols, front=front, pixel=pixel, filters=self.filters,
             out_image=out_size[0] * out_size[1] * self.filters, out_row=self.down[0].step * out_size[1] * out_col,
             out_col=out_col, out_filter=out_size[0] * out_size[1] if planes else 1, right=self.right,
-            panel_bytes=self.weights.shape[1], bias_step=SIDE if planes else 1, sums_step=numbers,
+            panel_bytes=self.weights.shape[1], bias_step=SIDE if planes else 1,
             share=share, relu=relu,
         )  # fmt: skip
 
@@ -150,7 +148,8 @@ class MatrixPixelsPass:
         def tiles(count: int) -> int:
             return rows // count * ceil_div(count * pitch, SIDE) + ceil_div(rows % count * pitch, SIDE)
 
-        return min(range(count, count // 2, -1), key=tiles)
+        # Any SIDE counts in a row have one whose pixels fill their tiles.
+        return min(range(count, max(count // 2, count - SIDE), -1), key=tiles)
 
     def _make_tables(self, out_width: int) -> None:
         """Where tiles of x begin, step by step, and where pixels go."""
@@ -281,7 +280,7 @@ def _remainders(axis: list[Outputs], lowest: int, stride: int) -> int:
     """Bit r: whether some tap lies r cells, or r and some strides, behind the lowest; all bits for long strides."""
     if stride > 32:
         return -1
-    return functools.reduce(int.__or__, (1 << (place - lowest) % stride for of in axis for _, place in of.taps), 0)
+    return reduce(or_, (1 << (place - lowest) % stride for of in axis for _, place in of.taps), 0)
 
 
 def _evenly_spaced(places: np.ndarray, step: int) -> np.ndarray:
