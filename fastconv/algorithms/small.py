@@ -77,7 +77,7 @@ class SmallPass:
         else:
             tables, places = (_rows_are_pixels if problem.channels_last else _rows_are_filters)(problem)
         gather, arow, acol, _, _, runs_from, _ = tables
-        cols, second = places["cols"], places["second_rows"] * places["second_cols"]
+        cols, weights = places["cols"], places["taps"] * places["filters"] * places["cols"]  # that are transposed
         tile = best_tile(arow.size, cols, itemsize)
         # The plan holds the addresses of these; they must live as long.
         self._callbacks = (
@@ -91,19 +91,20 @@ class SmallPass:
             header = Small(
                 *addresses[:2], cells=gather.size, rows=arow.size, depth=acol.size, runs=runs_from.size,
                 tile_rows=tile.rows, tile_cols=tile.cols, flags=bias | (RELU if relu else 0),
-                transpose=addresses[2] if second else 0, **places,
+                transpose=addresses[2] if weights else 0, **places,
             )  # fmt: skip
             self._plans.append(np.concatenate([np.array(header, np.int64), *tables]))
-        self._scratch = gather.size + second + (arow.size * cols if runs_from.size else 0)
-        self.workspace = self._scratch * itemsize
         moved = gather.size * _CYCLES_PER_GATHERED + runs_from.size * costs.CYCLES_PER_RUN
         cycles = places["parts"] * (tile.cycles_for(arow.size, cols, acol.size) + moved) + _CYCLES
-        cycles += second * costs.cycles_per_transposed(places["second_cols"] * itemsize)
-        shares = ceil_div(cols, tile.cols) if second else ceil_div(arow.size, tile.rows)
-        alone = gather.size or places["second_is_a"] or places["second_rows"] not in (0, cols)
+        cycles += weights * costs.cycles_per_transposed(places["filters"] * itemsize)
+        shares = ceil_div(cols, tile.cols) if weights else ceil_div(arow.size, tile.rows)
+        alone = gather.size or places["second_is_a"]
         slots = 1 if alone else min(threads, shares)
         shared = cycles / slots + _CYCLES_TO_SHARE
         self._slots = slots if shared < cycles else 1
+        panels = self._slots * acol.size * tile.cols if weights else 0
+        self._scratch = gather.size + panels + (arow.size * cols if runs_from.size else 0)
+        self.workspace = self._scratch * itemsize
         self.cycles = threads * min(cycles, shared)  # predictions are compared as if all threads shared the work
         self.spared = _CYCLES_OF_OTHERS * threads
         self.run = self._run_gradient_w if direction == "gradient_w" else self._run
@@ -155,7 +156,7 @@ def _rows_are_filters(p: ConvProblem) -> Tables:
     crow = filters * (pixels_out if joined else cols)
     return [gather, filters * depth, np.arange(depth), brow, crow, runs_from, runs_to], {
         "parts": p.N, "x_part": p.C * p.H * p.W, "out_part": p.F * pixels_out, "cols": cols, "run_length": p.OW,
-        "second_is_a": 1, "second_rows": 0, "second_cols": 0,
+        "second_is_a": 1, "taps": 0, "filters": 0,
     }  # fmt: skip
 
 
@@ -183,11 +184,11 @@ def _rows_are_channels(p: ConvProblem) -> Tables:
     crow = channels * (p.H * p.W if joined else cols)
     return [gather, channels * p.taps, acol, brow, crow, runs_from, runs_to], {
         "parts": p.N, "x_part": p.F * p.OH * p.OW, "out_part": p.C * p.H * p.W, "cols": cols, "run_length": p.W,
-        "second_is_a": 1, "second_rows": 0, "second_cols": 0,
+        "second_is_a": 1, "taps": 0, "filters": 0,
     }  # fmt: skip
 
 
-_ALL_AT_ONCE = {"parts": 1, "x_part": 0, "out_part": 0, "run_length": 0, "second_is_a": 0}
+_ALL_AT_ONCE = {"parts": 1, "x_part": 0, "out_part": 0, "run_length": 0, "second_is_a": 0, "taps": 0, "filters": 0}
 
 
 def _padded_pixels(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -215,14 +216,14 @@ def _rows_are_pixels(p: ConvProblem) -> Tables:
     """Channels-last, all images at once: columns are filters, read from w as it lies in memory."""
     gather, starts, taps = _windows(p)
     tables = [gather, starts, taps, np.arange(taps.size) * p.F, np.arange(starts.size) * p.F, _NOTHING, _NOTHING]
-    return tables, {**_ALL_AT_ONCE, "cols": p.F, "second_rows": 0, "second_cols": 0}
+    return tables, {**_ALL_AT_ONCE, "cols": p.F}
 
 
 def _rows_are_taps(p: ConvProblem) -> Tables:
     """The gradient of w, channels-last: sums over the pixels of all images; columns are filters."""
     gather, starts, taps = _windows(p)
     tables = [gather, taps, starts, np.arange(starts.size) * p.F, np.arange(taps.size) * p.F, _NOTHING, _NOTHING]
-    return tables, {**_ALL_AT_ONCE, "cols": p.F, "second_rows": 0, "second_cols": 0}
+    return tables, {**_ALL_AT_ONCE, "cols": p.F}
 
 
 def _columns_are_taps(p: ConvProblem) -> Tables:
@@ -236,13 +237,13 @@ def _columns_are_taps(p: ConvProblem) -> Tables:
     filters, pixels, depth = np.arange(p.F), p.OH * p.OW, p.C * p.taps
     acol = offsets(np.arange(p.N) * p.F * pixels, np.arange(pixels))
     tables = [gather, filters * pixels, acol, np.arange(acol.size) * depth, filters * depth, _NOTHING, _NOTHING]
-    return tables, {**_ALL_AT_ONCE, "second_is_a": 1, "cols": depth, "second_rows": 0, "second_cols": 0}
+    return tables, {**_ALL_AT_ONCE, "second_is_a": 1, "cols": depth}
 
 
 def _rows_are_cells(p: ConvProblem) -> Tables:
     """The gradient of x at stride 1, channels-last, all images at once: windows of padded dout times w transposed.
 
-    w is (kh kw c, f) and becomes (f, kh kw c).
+    w is (kh kw, c, f) and becomes panels of columns c, (kh kw f, tile columns).
     """
     vertical = GradientAxis.of(p.H, p.KH, 1, p.dilation[0], p.pads[0][0], p.OH)
     horizontal = GradientAxis.of(p.W, p.KW, 1, p.dilation[1], p.pads[1][0], p.OW)
@@ -256,9 +257,8 @@ def _rows_are_cells(p: ConvProblem) -> Tables:
         )
         gather = _padded_pixels(rows, columns, p.out_shape)
     cells = offsets(images * vertical.length * row, np.arange(p.H) * row, np.arange(p.W) * p.F)
-    kernel_h, at_h = np.array(down.taps, np.int64).T
-    kernel_w, at_w = np.array(across.taps, np.int64).T
+    (_, at_h), (_, at_w) = np.array(down.taps, np.int64).T, np.array(across.taps, np.int64).T  # of all taps, in order
     acol = offsets(at_h * row, at_w * p.F, filters)
-    brow = offsets(kernel_h * p.KW * p.C, kernel_w * p.C, filters * p.taps * p.C)
+    brow = np.arange(acol.size) * best_tile(cells.size, p.C, p.dtype.itemsize).cols
     tables = [gather, cells, acol, brow, np.arange(cells.size) * p.C, _NOTHING, _NOTHING]
-    return tables, {**_ALL_AT_ONCE, "cols": p.C, "second_rows": p.taps * p.C, "second_cols": p.F}
+    return tables, {**_ALL_AT_ONCE, "cols": p.C, "taps": p.taps, "filters": p.F}
