@@ -43,13 +43,13 @@ def split_row(count: int, spread: int = 0):
 def split_planes(count: int):
     """Callback (dst, part, plane, src, pixels, channels, depth, step, apart): parts of a row, by `depth` channels.
 
-    Each pixel's parts of some channels take 64 bytes, filled up with zeros; those of all pixels lie side by side, those
-    of the next channels begin `plane` bytes later. `step` and `apart` are not used.
+    Each pixel's parts of some channels take `apart` numbers, at most 32, filled up with zeros; those of all pixels lie
+    side by side, those of the next channels begin `plane` bytes later. In `src`, pixels are `step` numbers apart.
     """
     COUNT = count
 
     def split(dst, part, plane, src, pixels, channels, depth, step, apart):
-        _emit_split_planes(COUNT, dst, part, plane, src, pixels, channels, depth)
+        _emit_split_planes(COUNT, dst, part, plane, src, pixels, channels, depth, step, apart)
 
     return compile_callback(split, integers(9))
 
@@ -198,11 +198,12 @@ def _at_most(builder, count, most):
 
 
 @intrinsic(prefer_literal=True)
-def _emit_split_planes(typingctx, COUNT, dst, part, plane, src, pixels, channels, depth):
+def _emit_split_planes(typingctx, COUNT, dst, part, plane, src, pixels, channels, depth, step, apart):
     def codegen(context, builder, signature, args):
-        dst, part, plane, src, pixels, channels, depth = args[1:]
+        dst, part, plane, src, pixels, channels, depth, step, apart = args[1:]
         to = _Splitter(builder, COUNT.literal_value)
         simd = to.simd
+        kept = to.first_halves(apart)
         planes = builder.sdiv(builder.add(channels, builder.sub(depth, I64(1))), depth)
         with cgutils.for_range(builder, planes) as number:
             first = builder.mul(number.index, depth)
@@ -211,15 +212,15 @@ def _emit_split_planes(typingctx, COUNT, dst, part, plane, src, pixels, channels
             masks = simd.first_lanes(count), simd.first_lanes(builder.sub(count, I64(_LANES)))
             begin = builder.add(dst, builder.mul(number.index, plane))
             with cgutils.for_range(builder, pixels) as pixel:
-                place = simd.at(simd.pointer(src), builder.add(builder.mul(pixel.index, channels), first))
+                place = simd.at(simd.pointer(src), builder.add(builder.mul(pixel.index, step), first))
                 floats = [simd.load(simd.at(place, v * _LANES), mask) for v, mask in enumerate(masks)]
-                target = builder.add(begin, builder.shl(pixel.index, I64(6)))
+                target = builder.add(begin, builder.mul(pixel.index, builder.mul(apart, I64(PART_BYTES))))
                 for pair in zip(*map(to.parts, floats), strict=True):
-                    to.store(to.side_by_side(*pair), target)
+                    to.store(to.side_by_side(*pair), target, kept)
                     target = builder.add(target, part)
         return context.get_dummy_value()
 
-    return types.void(COUNT, dst, part, plane, src, pixels, channels, depth), codegen
+    return types.void(COUNT, dst, part, plane, src, pixels, channels, depth, step, apart), codegen
 
 
 @intrinsic(prefer_literal=True)

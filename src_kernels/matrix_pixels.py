@@ -1,12 +1,12 @@
 """Convolution on the matrix unit: 16 pixels by 16 filters at a time.
 
-Tasks are (block of output rows, share of the panels of filters). A task cuts the rows of x that its outputs meet into
-`bfloat_parts`, which stay in the second-level cache, as lines of pixels. Channels-last, a line holds up to 32 channels
-of each pixel, so that a tile of pixels is read from end to end. Few channels stay side by side, as a tile's row takes
-the taps of a kernel row together. Channels-first, a line holds a pair of channels, and nothing is transposed. Rows are
-followed by as many zero pixels as taps reach past either side, so that output pixels lie evenly spaced through all rows
-of an image, and a tap is an offset. The few pixels computed beyond the end of a row are not stored. With strides, rows
-of one remainder lie together; channels-first, columns as well.
+Tasks are (block of output rows, group, share of the group's panels of filters). A task cuts the rows of x that its
+outputs meet into `bfloat_parts`, which stay in the second-level cache, as lines of pixels. Channels-last, a line holds
+up to 32 channels of each pixel, so that a tile of pixels is read from end to end. Few channels stay side by side, as a
+tile's row takes the taps of a kernel row together. Channels-first, a line holds a pair of channels, and nothing is
+transposed. Rows are followed by as many zero pixels as taps reach past either side, so that output pixels lie evenly
+spaced through all rows of an image, and a tap is an offset. The few pixels computed beyond the end of a row are not
+stored. With strides, rows of one remainder lie together; channels-first, columns as well.
 
 Sums of many steps are made in blocks, whose weights stay in the first-level cache while all pixels pass by. Where the
 stride cuts the gradient of x into grids of pixels that meet different taps, a task makes all of them. Tiles that lie
@@ -34,6 +34,7 @@ class MatrixPixels(NamedTuple):
     """Sizes and strides of one launch; strides count numbers if not bytes."""
 
     images: int
+    groups: int
     block_images: int  # of one task; more than one only if they are whole
     planes: int  # whether x and `out` are channels-first
     merged: int  # whether pixels are numbered through the images of a task
@@ -42,10 +43,11 @@ class MatrixPixels(NamedTuple):
     width: int
     x_image: int
     x_row: int
-    x_channel: int
-    channels: int
+    x_group: int
+    x_step: int  # from one pixel to the next; channels-first, from one channel
+    channels: int  # of one group
     parts: int  # that numbers are cut into
-    depth: int  # of one step: channels
+    per_line: int  # channels that a line holds; channels-first, lines
     pitch: int  # parts from one pixel of a line to the next
     lines: int
     line: int  # bytes from one line to the next
@@ -61,13 +63,15 @@ class MatrixPixels(NamedTuple):
     cols: int  # pixels from one such row to the next
     front: int  # zero pixels before the first
     pixel: int  # bytes from one output pixel's place in a line to the next
-    filters: int
+    filters: int  # of one group
     out_image: int
+    out_group: int
     out_row: int
     out_col: int
     out_filter: int
     right: int  # tiles of filters of a panel
     panel_bytes: int  # of weights
+    group_bytes: int
     bias_step: int  # from one filter's bias to the next
     share: int  # panels of one task
     relu: int
@@ -163,9 +167,9 @@ def _emit_store_planes(typingctx, c, out, filters, plane, pixels, step, relu):
 
 
 @helper
-def _clear(kept, first, count, g):
-    """Zeros of all parts and lines."""
-    if count > 0:
+def _clear(kept, first, count, zeroed, g):
+    """Zeros of all parts and lines, unless they are."""
+    if count > 0 and not zeroed:
         for p in range(g.parts):
             for line in range(g.lines):
                 start = (p * g.part + line * g.line) // PART_BYTES + first
@@ -173,13 +177,13 @@ def _clear(kept, first, count, g):
 
 
 @helper
-def _cut_rows(cut, x, kept, image, images, first, rows, g):
+def _cut_rows(cut, x, kept, image, images, group, first, rows, zeroed, g):
     """Rows of x that `rows` output rows from `first` on meet -> `kept` (uint16: part, line, image, row, column).
 
-    What lies between rows is zero and stays so.
+    What lies between rows is zero and stays so; `zeroed`, so does what lies above and below x.
     """
     length, front = g.cols // g.splits * g.pitch, g.front * g.pitch
-    per_line = g.lines if g.planes else g.depth
+    apart = g.splits if g.planes else g.pitch
     met = (rows - 1) * g.stride + g.reach
     top = first * g.stride + g.lowest
     together = met if g.cols == g.width and g.stride == g.splits == 1 else 1  # rows that follow each other
@@ -194,15 +198,16 @@ def _cut_rows(cut, x, kept, image, images, first, rows, g):
                 row = ((i * g.splits + split) * g.stride + t % g.stride) * g.kept_rows + t // g.stride
                 place = front + row * length
                 if begin >= end:
-                    _clear(kept, place, together * length, g)
+                    _clear(kept, place, together * length, zeroed, g)
                     continue
                 above, below = (begin - top - t) * length, (end - top - t) * length
-                _clear(kept, place, above, g)
-                source = address_of(x) + ((image + i) * g.x_image + begin * g.x_row + split) * x.itemsize
+                _clear(kept, place, above, zeroed, g)
+                place_x = (image + i) * g.x_image + group * g.x_group + begin * g.x_row + split
                 target = address_of(kept) + (place + above) * PART_BYTES
                 pixels = (end - begin) * width
-                call_address(cut, (target, g.part, g.line, source, pixels, g.channels, per_line, g.x_channel, g.splits))
-                _clear(kept, place + below, together * length - below, g)
+                source = address_of(x) + place_x * x.itemsize
+                call_address(cut, (target, g.part, g.line, source, pixels, g.channels, g.per_line, g.x_step, apart))
+                _clear(kept, place + below, together * length - below, zeroed, g)
 
 
 @helper
@@ -237,18 +242,22 @@ def matrix_pixels(
     pitch = g.cols // g.col_stride
     image_pixels = g.stride * g.kept_rows * g.cols
     begin, to_places = address_of(kept[slot]) + g.front * g.pitch * PART_BYTES, address_of(places)
-    tasks = across * blocks * shares
+    tasks = across * blocks * g.groups * shares
+    zeroed = False
     if g.front > 0 or g.cols > g.width:  # something lies between rows
         kept[slot] = 0
+        zeroed = blocks == 1  # all tasks keep their rows in the same places
     while True:
         task = next_task(counters, slot, slots, tasks)
         if task == tasks:
             break
         share = task % shares
-        first = task // shares % blocks * g.block_rows
-        image = task // (shares * blocks) * g.block_images
+        group = task // shares % g.groups
+        first = task // (shares * g.groups) % blocks * g.block_rows
+        image = task // (shares * g.groups * blocks) * g.block_images
         images = min(g.block_images, g.images - image)
-        _cut_rows(cut, x, kept[slot], image, images, first, min(g.block_rows, grids[0, ROWS] - first), g)
+        rows_made = min(g.block_rows, grids[0, ROWS] - first)
+        _cut_rows(cut, x, kept[slot], image, images, group, first, rows_made, zeroed, g)
         first_panel, last_panel = share * g.share, min((share + 1) * g.share, panels)
         for grid in range(len(grids)):
             rows = min(g.block_rows, grids[grid, ROWS] - first)
@@ -261,12 +270,13 @@ def matrix_pixels(
                 numberings = 1
             products = (count + SIDE - 1) // SIDE
             step = grids[grid, STEP]
-            at = first * g.out_row + grids[grid, OUT_START]
+            at = first * g.out_row + group * g.out_group + grids[grid, OUT_START]
             for panel in range(first_panel, last_panel):
                 f = panel * width
                 tiles = min(g.right, (g.filters - f + SIDE - 1) // SIDE)
                 whole = f + tiles * SIDE <= g.filters and g.relu == 0
-                w, start = address_of(weights) + panel * g.panel_bytes, address_of(bias) + f * g.bias_step * item
+                w = address_of(weights) + group * g.group_bytes + panel * g.panel_bytes
+                start = address_of(bias) + (group * panels * width + f) * g.bias_step * item
                 for block in range(grids[grid, BLOCKS]):
                     last = block + 1 == grids[grid, BLOCKS]
                     for i in range(numberings):

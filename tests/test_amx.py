@@ -11,7 +11,7 @@ from conv_cases import normal
 from oracles import convolution as oracle
 from tolerances import assert_close
 
-from fastconv import conv2d, conv2d_backward, conv2d_forward, explain_conv2d
+from fastconv import conv2d, conv2d_backward, conv2d_forward, explain_conv2d, prepare_conv2d
 from fastconv._kernels import bfloat_parts
 from fastconv._kernels.isa import matrix_unit_missing
 from fastconv._kernels.jit import jit
@@ -35,7 +35,8 @@ def test_declines(monkeypatch):
 @needs_unit
 def test_reasons():
     found = explain_conv2d((1, 8, 9, 9), (8, 2, 3, 3), groups=4).predictions
-    assert {found["forward"][name] for name in NAMES} == {"groups are not split"}
+    empty = "groups of fewer than 8 channels or filters leave the unit empty"
+    assert {found["forward"][name] for name in NAMES} == {empty}
     found = explain_conv2d((1, 8, 9, 9), (8, 8, 3, 3), dtype=np.float64).predictions
     assert {found["forward"][name] for name in NAMES} == {"the unit multiplies parts of float32, not float64"}
     found = explain_conv2d((1, 8, 9, 9), (8, 8, 3, 3)).predictions
@@ -63,7 +64,7 @@ def test_three_parts_are_exact(channels):
     kept = np.full((3, planes, pixels, depth), 7, np.uint16)
     part, plane = kept.strides[:2]
     cut = bfloat_parts.split_planes(3).address
-    _call(cut, (kept.ctypes.data, part, plane, x.ctypes.data, pixels, channels, depth, 0, 0))
+    _call(cut, (kept.ctypes.data, part, plane, x.ctypes.data, pixels, channels, depth, channels, depth))
     sums = floats(kept).sum(axis=0).transpose(1, 0, 2).reshape(pixels, -1)
     np.testing.assert_array_equal(sums[:, :channels], x)
     assert not sums[:, channels:].any()
@@ -184,3 +185,46 @@ def test_one_column_met_by_some_taps(kernel, options):
     for algorithm in ("amx", "auto"):
         cache = conv2d_forward(x, w, np.zeros(2, x.dtype), layout="NHWC", algorithm=algorithm, **options)[1]
         assert_close(conv2d_backward(dout, cache)[0], expected, 2 * kernel * kernel)
+
+
+@needs_unit
+@pytest.mark.parametrize("layout", ("NCHW", "NHWC"))
+@pytest.mark.parametrize(
+    ("channels", "filters", "size", "kernel", "options"),
+    (
+        (16, 16, (14, 14), 3, {"padding": 1}),  # taps of a kernel row joined: pixels apart in x, side by side when kept
+        (8, 40, (9, 8), 3, {"padding": ((0, 2), (1, 0)), "stride": 2}),
+        (9, 17, (6, 7), 2, {"dilation": 2, "padding": 1}),
+        (33, 8, (7, 7), 1, {}),
+        (40, 70, (5, 5), 3, {"padding": 1, "stride": (1, 3)}),
+    ),
+)
+def test_groups(channels, filters, size, kernel, options, layout):
+    """Each group's channels, filters, biases and places in the results."""
+    groups = 3
+    x, w = normal(14, (5, groups * channels, *size)), normal(15, (groups * filters, channels, kernel, kernel))
+    b, options = normal(16, (groups * filters,)), {"groups": groups, **options}
+    dout = normal(17, oracle.conv2d(x, w, **options).shape)
+    expected = oracle.conv2d(x, w, b, **options), oracle.conv2d_gradients(x, w, dout, **options)[0]
+    if layout == "NHWC":
+        x, dout = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, dout))
+        w = np.ascontiguousarray(w.transpose(2, 3, 1, 0))
+        expected = tuple(a.transpose(0, 2, 3, 1) for a in expected)
+    out, cache = conv2d_forward(x, w, b, layout=layout, algorithm="amx", **options)
+    assert_close(out, expected[0], channels * kernel**2)
+    assert_close(conv2d_backward(dout, cache)[0], expected[1], filters * kernel**2)
+    prepared = prepare_conv2d(w, b, layout=layout, algorithm="amx", **options)
+    np.testing.assert_array_equal(prepared(x), out)
+
+
+@needs_unit
+@pytest.mark.parametrize("channels", (8, 16, 30))
+def test_parts_of_a_group(channels):
+    """Pixels apart in x are kept side by side; nothing behind the last one is written."""
+    pixels, step = 5, 37
+    x = normal(18, (pixels, step))
+    kept = np.full((3, pixels + 1, channels), 7, np.uint16)
+    cut = bfloat_parts.split_planes(3).address
+    _call(cut, (kept.ctypes.data, kept.strides[0], 0, x.ctypes.data, pixels, channels, channels, step, channels))
+    np.testing.assert_array_equal(floats(kept[:, :pixels]).sum(axis=0), x[:, :channels])
+    assert (kept[:, pixels] == 7).all()

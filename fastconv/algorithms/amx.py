@@ -11,6 +11,8 @@ from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.matrix_pixels import MatrixPixelsPass
 from fastconv.problem import ConvProblem
 
+_LEAST_OF_GROUP = 8
+
 
 def _declines(problem: ConvProblem, direction: str) -> str | None:
     missing = matrix_unit_missing()
@@ -18,8 +20,8 @@ def _declines(problem: ConvProblem, direction: str) -> str | None:
         return missing
     if problem.dtype != np.float32:
         return f"the unit multiplies parts of float32, not {problem.dtype}"
-    if problem.groups > 1:
-        return "groups are not split"
+    if problem.groups > 1 and min(problem.group_channels, problem.group_filters) < _LEAST_OF_GROUP:
+        return f"groups of fewer than {_LEAST_OF_GROUP} channels or filters leave the unit empty"
     if direction == "gradient_w":
         return "only forward and the gradient of x are made"
     return None

@@ -13,6 +13,7 @@ from fastconv._kernels.bfloat_parts import PART_BYTES, SPREAD, split_channels, s
 from fastconv._kernels.isa import LINE_BYTES
 from fastconv._kernels.matrix_pixels import MatrixPixels, PixelGrid, matrix_pixels, store_pixels, store_planes
 from fastconv._kernels.matrix_tile import (
+    MOST_DEPTH,
     ROW_BYTES,
     SIDE,
     TILE_NUMBERS,
@@ -42,6 +43,7 @@ _CYCLES_PER_STEP = {2: 68.0, 3: 130.0}  # by number of parts
 _CYCLES_MORE_ASKEW = {2: 75.0, 3: 47.0}  # rows of channels-first pixels straddle cache lines
 _CYCLES_MORE_FAR = {2: 40.0, 3: 100.0}  # x is kept in more than the second-level cache
 _JOINED_SLOWDOWN = 1.1  # rows of tiles straddle cache lines
+_GROUPS_SLOWDOWN = {2: 1.0, 3: 1.12}  # 16 and 32 channels a group, beside "grouped" and "direct"
 _CYCLES_PER_VISIT = 50.0  # of a block of weights to sums
 _CYCLES_PER_NUMBER_READ, _CYCLES_PER_NUMBER_CUT = 0.25, {True: 0.25, False: 0.4}  # channels-last or not
 _CYCLES_PER_RESULT, _CYCLES_PER_RESULT_APART = {True: 0.38, False: 0.25}, 1.0
@@ -52,7 +54,9 @@ class MatrixPixelsPass:
 
     def __init__(self, problem: ConvProblem, threads: int, *, parts: int, gradient: bool, relu: bool = False):
         p, self.problem, self.threads, self.parts = problem, problem, threads, parts
-        self.channels, self.filters = (p.F, p.C) if gradient else (p.C, p.F)
+        self.channels, self.filters = p.group_channels, p.group_filters
+        if gradient:
+            self.channels, self.filters = self.filters, self.channels
         size, out_size = ((p.OH, p.OW), (p.H, p.W)) if gradient else ((p.H, p.W), (p.OH, p.OW))
         images, kernel_cols = p.N, p.KW
         self.down, self.across = axis_outputs(p, 0, gradient), axis_outputs(p, 1, gradient)
@@ -74,7 +78,7 @@ class MatrixPixelsPass:
         self.geometry = self._sized(images, size, out_size, int(relu))
         self._make_tables(out_size[1])
         self.config = configuration(self.steps.depth)
-        self.zeros = np.zeros(self.weights.panels * self.right * SIDE * self.geometry.bias_step, p.dtype)
+        self.zeros = np.zeros(p.groups * self.weights.panels * self.right * SIDE * self.geometry.bias_step, p.dtype)
         kept, sums = self.slot_numbers
         self.workspace = self.weights.workspace + self.zeros.nbytes + threads * (
             kept * PART_BYTES + sums * p.dtype.itemsize
@@ -84,6 +88,8 @@ class MatrixPixelsPass:
     def _sized(self, images: int, size: tuple[int, int], out_size: tuple[int, int], relu: int) -> MatrixPixels:
         """Choose how many pixels, panels and steps go together."""
         (height, width), steps, planes = size, self.steps, not self.problem.channels_last
+        groups, pixels, results = self.problem.groups, height * width, out_size[0] * out_size[1]
+        channels, filters = groups * self.channels, groups * self.filters
         stride, col_stride = self.down[0].stride, self.across[0].stride
         outputs, rows = (max(grid.count for grid in axis) for axis in (self.across, self.down))
         lowest, highest = _reach(self.down)
@@ -115,27 +121,29 @@ class MatrixPixelsPass:
             line += (1 - line // LINE_BYTES % 2) * LINE_BYTES
         panels = self.weights.panels
         share = costs.split(
-            panels, ceil_div(2 * self.threads, ceil_div(images, block_images) * ceil_div(rows, block_rows)), 1
+            panels, ceil_div(2 * self.threads, ceil_div(images, block_images) * ceil_div(rows, block_rows) * groups), 1
         )
         merged = stride == reach == splits == 1 and block_images > 1
         products = ceil_div(block_rows * pitch * (block_images if merged else 1), SIDE)
         sums = self.right * TILE_NUMBERS * products * (1 if merged else block_images)
         self.slot_numbers = self.parts * lines * line // PART_BYTES, sums
-        out_col = 1 if planes else self.filters
+        out_col = 1 if planes else filters
         all_met = left < 0  # what precedes a row must be zeros
         return MatrixPixels(
-            images=images, block_images=block_images, planes=int(planes), merged=int(merged), block_rows=block_rows,
-            height=height, width=width, x_image=height * width * self.channels,
-            x_row=width * (1 if planes else self.channels), x_channel=height * width if planes else 1,
-            channels=self.channels, parts=self.parts, depth=steps.depth, pitch=parts_apart, lines=lines, line=line,
+            images=images, groups=groups, block_images=block_images, planes=int(planes), merged=int(merged),
+            block_rows=block_rows, height=height, width=width, x_image=pixels * channels,
+            x_row=width * (1 if planes else channels),
+            x_group=self.channels * (pixels if planes else 1), x_step=pixels if planes else channels,
+            channels=self.channels, parts=self.parts, pitch=parts_apart, lines=lines, line=line,
+            per_line=lines if planes else self.channels if steps.joined else steps.depth,
             part=lines * line, stride=stride, col_stride=col_stride,
             rows_met=-1 if all_met else _remainders(self.down, lowest, stride),
             cols_met=-1 if all_met else _remainders(self.across, 0, splits), splits=splits,
             reach=reach, lowest=lowest, kept_rows=kept_rows, cols=cols, front=front, pixel=pixel, filters=self.filters,
-            out_image=out_size[0] * out_size[1] * self.filters, out_row=self.down[0].step * out_size[1] * out_col,
-            out_col=out_col, out_filter=out_size[0] * out_size[1] if planes else 1, right=self.right,
-            panel_bytes=self.weights.shape[1], bias_step=SIDE if planes else 1,
-            share=share, relu=relu,
+            out_image=results * filters, out_group=self.filters * (results if planes else 1),
+            out_row=self.down[0].step * out_size[1] * out_col, out_col=out_col, out_filter=results if planes else 1,
+            right=self.right, panel_bytes=self.weights.shape[1], group_bytes=panels * self.weights.shape[1],
+            bias_step=SIDE if planes else 1, share=share, relu=relu,
         )  # fmt: skip
 
     def _block_rows(self, rows: int, pitch: int, most: int, images: int) -> int:
@@ -211,14 +219,18 @@ class MatrixPixelsPass:
         arithmetic = 0.0
         for (rows, cols, *_), places, blocks in zip(self.grids.tolist(), self.x_places, self.blocks, strict=True):
             step = np.full(places.size, _CYCLES_PER_STEP[parts] * (_JOINED_SLOWDOWN if self.steps.joined else 1.0))
-            if g.planes:
-                step[(places + g.front * g.pitch * PART_BYTES) % LINE_BYTES > 0] += _CYCLES_MORE_ASKEW[parts]
+            if g.planes:  # a step of fewer channels loads fewer lines
+                step *= (1 + self.steps.depth / MOST_DEPTH) / 2
+                step[(places + g.front * g.pitch * PART_BYTES) % LINE_BYTES > 0] += (
+                    _CYCLES_MORE_ASKEW[parts] * self.steps.depth / MOST_DEPTH
+                )
             if self.slot_numbers[0] * PART_BYTES > costs.L2_BYTES:
                 step += _CYCLES_MORE_FAR[parts]
             tiles = self._products(rows, cols) * g.images * filter_tiles
-            arithmetic += tiles * (step.sum() + blocks * _CYCLES_PER_VISIT)
+            arithmetic += g.groups * tiles * (step.sum() + blocks * _CYCLES_PER_VISIT)
+        arithmetic *= _GROUPS_SLOWDOWN[parts] if g.groups > 1 else 1.0
         tasks = ceil_div(g.images, g.block_images) * ceil_div(int(self.grids[:, 0].max()), g.block_rows)
-        tasks *= ceil_div(self.weights.panels, g.share)
+        tasks *= g.groups * ceil_div(self.weights.panels, g.share)
         cut = tasks * g.block_images * g.stride * g.kept_rows * g.cols * g.lines * g.pitch
         result = _CYCLES_PER_RESULT_APART if g.planes and self.across[0].step > 1 else _CYCLES_PER_RESULT[last]
         return (
@@ -246,8 +258,8 @@ class MatrixPixelsPass:
             panels = self.weights.pack(w, scratch) if prepared is None else prepared
             start = self.zeros
             if bias.size:
-                start = scratch.take(self.zeros.shape, p.dtype).reshape(-1, self.geometry.bias_step)
-                start[: bias.size], start[bias.size :] = bias[:, None], 0
+                start = scratch.take(self.zeros.shape, p.dtype).reshape(p.groups, -1, self.geometry.bias_step)
+                start[:, : self.filters], start[:, self.filters :] = bias.reshape(p.groups, -1, 1), 0
                 start = start.reshape(-1)
             kept, sums = self.slot_numbers
             runtime.run_tasks(
@@ -262,7 +274,7 @@ class MatrixPixelsPass:
         planes = not self.problem.channels_last
         if planes:
             cut = split_channels(self.parts)
-        elif self.steps.joined:
+        elif self.steps.joined and self.problem.groups == 1:
             cut = split_row(self.parts, self.channels if self.channels in SPREAD else 0)
         else:
             cut = split_planes(self.parts)

@@ -19,9 +19,10 @@ _CYCLES_PER_PART, _CYCLES_PER_PACKED = 0.8, 1.5  # of a weight: written, and rea
 
 @dataclass(frozen=True)
 class MatrixWeights:
-    """Panels of the filters of `right` tiles; `rows` are the places of weights, `depth` for each step, -1 for zeros.
+    """Panels of the filters of `right` tiles, group by group.
 
-    Places are offsets in w where filters lie side by side there, otherwise in a panel of `floats`, packed beforehand.
+    `rows` are the places of a group's weights, `depth` for each step, -1 for zeros: offsets in w where filters lie side
+    by side there, otherwise in a panel of `floats`, packed beforehand.
     """
 
     floats: WeightPanels
@@ -39,6 +40,7 @@ class MatrixWeights:
 
     @property
     def panels(self) -> int:
+        """Of one group."""
         return self.floats.panels
 
     @property
@@ -59,8 +61,8 @@ class MatrixWeights:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Panels, and bytes of each."""
-        return self.panels, self.steps * self.step_bytes
+        """Panels of all groups, and bytes of each."""
+        return self.floats.groups * self.panels, self.steps * self.step_bytes
 
     @property
     def workspace(self) -> int:
@@ -68,7 +70,7 @@ class MatrixWeights:
 
     @property
     def cycles(self) -> float:
-        weights = self.panels * self.floats.depth * self.right * SIDE
+        weights = self.shape[0] * self.floats.depth * self.right * SIDE
         return weights * (_CYCLES_PER_PART * self.parts + _CYCLES_PER_PACKED * self.floats.transposed)
 
     def pack(self, w: np.ndarray, scratch: Scratch) -> np.ndarray:
@@ -86,12 +88,13 @@ class MatrixWeights:
         floats = self.floats
         cut = (split_pairs_by_lane if self.planes else split_pairs)(self.parts)
         with Scratch() as scratch:
-            panel = floats.width
+            group, panel = floats.group_stride, floats.width
             if floats.transposed:
                 panels = scratch.take(floats.shape, w.dtype)
                 floats.pack(w, panels)
                 w, panel = panels, floats.depth * floats.width
+                group = floats.panels * panel
             runtime.launch(
-                cut_panels, w.size * 8, cut.address, w.reshape(-1), panel,
-                self.rows, out, floats.filters, self.depth, self.right, self.part_bytes, self.tile_bytes,
+                cut_panels, w.size * 8, cut.address, w.reshape(-1), floats.groups, group,
+                panel, self.rows, out, floats.filters, self.depth, self.right, self.part_bytes, self.tile_bytes,
             )  # fmt: skip
