@@ -263,11 +263,18 @@ def test_airbench_starts_as_the_identity_on_whitened_patches(layout):
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("build", [models.resnet9, models.airbench, models.vgg_like])
-def test_models_of_either_layout_learn(build, layout):
-    options = {"depths": 1} if build is models.vgg_like else {}
-    widths = (4, 4, 4, 4) if build is models.resnet9 else (4, 8)
-    model = build(3, widths=widths, size=16, layout=layout, **options)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet9", {"widths": (4, 4, 4, 4)}),
+        ("airbench", {"widths": (4, 8)}),
+        ("vgg_like", {"widths": (4, 8), "depths": 1}),
+        ("lenet5", {"in_channels": 3, "pooling": "average"}),
+        ("three_layer_convnet", {"filters": 4, "kernel_size": 3}),
+    ],
+)
+def test_models_of_either_layout_learn(name, options, layout):
+    model = models.build(name, classes=3, size=16, layout=layout, **options)
     x = np.random.default_rng(0).random((6, *model.input_shape)).astype(np.float32)
     assert x.shape[3 if layout == "NHWC" else 1] == 3 and model.layout == layout
     optimizer = Adam(model.parameters(), lr=0.01)

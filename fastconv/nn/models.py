@@ -34,13 +34,15 @@ def lenet5(
     size: int = 28,
     activation: str = "relu",
     pooling: str = "max",
+    layout: str = "NCHW",
     dtype: str = "float32",
     seed: Seed = 0,
 ) -> Sequential:
     """LeNet-5 (LeCun et al. 1998) for `size` x `size` images, by default with ReLU and max pooling.
 
     6 filters 5x5 (padding 2), pool 2, 16 filters 5x5, pool 2, then 120, 84 and `classes` features. Closer to 1998 are
-    `activation` "tanh" or "sigmoid" (weights then start as Glorot & Bengio's) and `pooling` "average".
+    `activation` "tanh" or "sigmoid" (weights then start as Glorot & Bengio's) and `pooling` "average". Images and
+    layers have the `layout`.
 
     >>> print(lenet5().summary())
     layer                                             output shape  parameters
@@ -68,19 +70,19 @@ def lenet5(
         hidden.update(activation="relu", init="he")  # in the same pass as the layer before
     side = (size // 2 - 4) // 2
     return Sequential(
-        Conv2d(in_channels, 6, 5, padding=2, **hidden),
+        Conv2d(in_channels, 6, 5, padding=2, layout=layout, **hidden),
         *(layer() for layer in apart),
-        pool(2),
-        Conv2d(6, 16, 5, **hidden),
+        pool(2, layout=layout),
+        Conv2d(6, 16, 5, layout=layout, **hidden),
         *(layer() for layer in apart),
-        pool(2),
+        pool(2, layout=layout),
         Flatten(),
         Linear(16 * side * side, 120, **hidden),
         *(layer() for layer in apart),
         Linear(120, 84, **hidden),
         *(layer() for layer in apart),
         Linear(84, classes, init="xavier", dtype=dtype, rng=rng),
-        input_shape=(in_channels, size, size),
+        input_shape=image_shape(in_channels, size, layout),
     )
 
 
@@ -92,10 +94,13 @@ def three_layer_convnet(
     filters: int = 32,
     kernel_size: int = 7,
     hidden: int = 100,
+    layout: str = "NCHW",
     dtype: str = "float32",
     seed: Seed = 0,
 ) -> Sequential:
     """conv - relu - 2x2 max pool - linear - relu - linear: the network of Stanford's CS231n, assignment 2.
+
+    Images and layers have the `layout`.
 
     >>> three_layer_convnet()(np.zeros((2, 3, 32, 32), np.float32)).shape
     (2, 10)
@@ -103,12 +108,14 @@ def three_layer_convnet(
     side = _halved("three_layer_convnet", arguments.integer("three_layer_convnet", "size", size, 1), 1)
     rng = np.random.default_rng(seed)
     return Sequential(
-        Conv2d(in_channels, filters, kernel_size, padding="same", activation="relu", dtype=dtype, rng=rng),
-        MaxPool2d(2),
+        Conv2d(
+            in_channels, filters, kernel_size, padding="same", activation="relu", layout=layout, dtype=dtype, rng=rng
+        ),
+        MaxPool2d(2, layout=layout),
         Flatten(),
         Linear(filters * side * side, hidden, activation="relu", dtype=dtype, rng=rng),
         Linear(hidden, classes, init="xavier", dtype=dtype, rng=rng),
-        input_shape=(in_channels, size, size),
+        input_shape=image_shape(in_channels, size, layout),
     )
 
 
