@@ -110,14 +110,10 @@ class _SweepEmitter(TileEmitter):
             else:
                 numbers = [simd.broadcast(builder.load(simd.at(bias, m))) for m in rows]
                 start = [numbers[m] for m, _ in self.cells]
-            last = builder.sub(tiles, I64(1))
-            later = builder.add(tile.index, I64(1))
-            later = builder.select(builder.icmp_signed("<", later, last), later, last)
-            later_row, later_vector = builder.mul(later, down), builder.mul(later, right)
-            for m in rows:  # results are far apart: ask for the next tile's before the loop
-                c_row = simd.at(c, entry(crow, later_row, m))
+            for m in rows:  # results are far apart: ask for them before the loop
+                c_row = simd.at(c, entry(crow, first_row, m))
                 for v in vectors:
-                    simd.prefetch(simd.at(c_row, entry(ccol, later_vector, v)), write=True)
+                    simd.prefetch(simd.at(c_row, c_vectors[v]), write=True)
             sums = self.multiply(
                 depth, a_rows, acol, lambda offset, v: simd.at(b_vectors[v], offset), brow, [None] * self.vectors,
                 start, apart, follow,
