@@ -128,6 +128,25 @@ class Emitter:
         numbers = ir.Constant(ir.VectorType(I32, self.lanes), list(range(self.lanes)))
         return self.builder.icmp_signed("<", numbers, self._splat(self.builder.trunc(count, I32), I32))
 
+    def compare(self, how, numbers, count):
+        """The mask of the lanes whose number (of a list of integers) compares with a count (i64) that fits 32 bits."""
+        constants = ir.Constant(ir.VectorType(I32, self.lanes), numbers)
+        return self.builder.icmp_signed(how, constants, self._splat(self.builder.trunc(count, I32), I32))
+
+    def expanded(self, pointer, mask):
+        """Neighbouring numbers from `pointer` on, one for each lane in `mask` in turn; zero in the others."""
+        function = self._declare(
+            f"llvm.masked.expandload.{self.suffix}", self.vector, [self.scalar.as_pointer(), self.mask, self.vector]
+        )
+        return self.builder.call(function, [pointer, mask, self.zero()])
+
+    def compressed(self, value, mask):
+        """The lanes in `mask` side by side, then zeros (AVX-512)."""
+        function = self._declare(
+            f"llvm.x86.avx512.mask.compress.{self.suffix}", self.vector, [self.vector, self.vector, self.mask]
+        )
+        return self.builder.call(function, [value, self.zero(), mask])
+
     def gather(self, pointer, step, mask):
         """pointer[lane * step] of the lanes in `mask`, zero in the others."""
         function = self._declare(
@@ -250,20 +269,30 @@ def call_address(typingctx, address, arguments):
     return signature, codegen
 
 
-@intrinsic
-def ask_for(typingctx, address, count):
-    """Ask for the cache lines of `count` bytes from `address` on, to write to them."""
+def _ask(address, count, write):
+    """A generator of code that asks for the cache lines of `count` bytes from `address` on."""
 
     def codegen(context, builder, signature, args):
-        address, count = args
         simd = Emitter(builder, 4)
-        lines = builder.sdiv(builder.add(count, I64(LINE_BYTES - 1)), I64(LINE_BYTES))
+        lines = builder.sdiv(builder.add(args[1], I64(LINE_BYTES - 1)), I64(LINE_BYTES))
         with cgutils.for_range(builder, lines) as line:
-            place = builder.add(address, builder.mul(line.index, I64(LINE_BYTES)))
-            simd.prefetch(simd.pointer(place), write=True)
+            place = builder.add(args[0], builder.mul(line.index, I64(LINE_BYTES)))
+            simd.prefetch(simd.pointer(place), write=write)
         return context.get_dummy_value()
 
     return types.void(address, count), codegen
+
+
+@intrinsic
+def ask_for(typingctx, address, count):
+    """Ask for the cache lines of `count` bytes from `address` on, to write to them."""
+    return _ask(address, count, True)
+
+
+@intrinsic
+def ask_to_read(typingctx, address, count):
+    """Ask for the cache lines of `count` bytes from `address` on."""
+    return _ask(address, count, False)
 
 
 def integers(count: int):

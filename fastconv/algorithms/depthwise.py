@@ -1,8 +1,8 @@
 """Depthwise convolution, one channel per group: reads and writes each number in place, about once.
 
-Channels-first arrays go to `depthwise_planes`, channels-last ones to `depthwise_pixels`; for the gradient of w to
-`depthwise_plane_gradient` and `depthwise_gradient`, where it is not made as that of groups of one channel, of which a
-vector holds several.
+Channels-first arrays go to `depthwise_planes`, or with small planes to `depthwise_kept`, channels-last ones to
+`depthwise_pixels`; for the gradient of w to `depthwise_plane_gradient`, `depthwise_kept` and `depthwise_gradient`,
+where it is not made as that of groups of one channel, of which a vector holds several.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from fastconv.algorithms.base import Algorithm
 from fastconv.algorithms.depthwise_gradient import DepthwiseGradientPass
+from fastconv.algorithms.depthwise_kept import KeptGradientPass, KeptPass
 from fastconv.algorithms.depthwise_pixels import PixelsPass
 from fastconv.algorithms.depthwise_plane_gradient import PlaneGradientPass
 from fastconv.algorithms.depthwise_planes import PlanesPass
@@ -57,7 +58,11 @@ def _declines(problem: ConvProblem, direction: str) -> str | None:
 
 def _correlation(problem: ConvProblem, threads: int, *, gradient: bool, relu: bool = False) -> Any:
     if not problem.channels_last:
-        return PlanesPass(problem, threads, gradient=gradient, relu=relu)
+        kinds: list[Any] = [PlanesPass]
+        if not KeptPass.declines(problem, gradient=gradient):
+            kinds.append(KeptPass)
+        offers = [kind(problem, threads, gradient=gradient, relu=relu) for kind in kinds]
+        return min(offers, key=lambda offer: offer.cycles)
     kind = PixelsPass if problem.group_filters == 1 else _Repeated
     return kind(problem, threads, gradient=gradient, relu=relu)
 
@@ -72,7 +77,7 @@ def _gradient_x(problem: ConvProblem, threads: int) -> Any:
 
 def _gradient_w(problem: ConvProblem, threads: int) -> Any:
     offers: list[Any] = [GroupedGradient(problem, threads)]
-    for kind in (DepthwiseGradientPass, PlaneGradientPass):
+    for kind in (DepthwiseGradientPass, PlaneGradientPass, KeptGradientPass):
         if not kind.declines(problem):
             offers.append(kind(problem, threads))
     return min(offers, key=lambda offer: offer.cycles)
