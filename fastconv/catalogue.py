@@ -87,6 +87,8 @@ EDGES = (
     Case("depthwise line", 2, 18, 1, 150, 18, 1, 7, 1, ((0, 0), (12, 0)), (1, 2), 18),
     Case("depthwise line stride 2", 1, 3, 2, 300, 3, 2, 4, (1, 2), ((1, 0), (1, 2)), 1, 3),
     Case("depthwise, many taps", 1, 5, 19, 20, 5, 9, 2, 1, 4, 1, 5),
+    Case("one column, strided", 1, 16, 64, 1, 16, 1, 3, (1, 2), ((0, 0), (1, 1))),
+    Case("one row, strided", 1, 16, 1, 64, 16, 3, 1, (2, 1), ((1, 1), (0, 0))),
     Case("1xK", 1, 4, 6, 40, 5, 1, 7, 1, ((0, 0), (3, 3))),
     Case("Kx1", 1, 4, 40, 6, 5, 7, 1, 1, ((3, 3), (0, 0))),
     Case("kernel as large as the input", 3, 4, 6, 7, 8, 6, 7),

@@ -184,7 +184,7 @@ class OverFiltersPass:
         ahead = self.pixels and not self.packed and p.groups == len(self.grids) == 1 and strides == (1, 1)
         last, (height, width) = p.channels_last, self.out_size
         even = last and not self.packed and len(self.grids) == 1 and strides == (1, 1) and self.source.in_place
-        even = even and (height, width) == (self.source.height, self.source.width)
+        even = even and (height, width) == (self.source.height, self.source.width) and self.across[0].step == 1
         filters = self.filters * p.groups
         col = filters if last else 1
         return OverFilters(
