@@ -34,32 +34,43 @@ def linear_forward(x: Any, w: Any, b: Any = None, *, activation: str | None = No
     >>> out[0]
     array([12., 12., 12., 12., 12.])
     """
-    x, w = _checked("linear", x, w, b)
-    D, M = w.shape
-    out, cache = run_forward(
-        "linear", x.reshape(len(x), 1, 1, D), w.reshape(1, 1, D, M), b, 1, 0, 1, 1, "zeros", "NHWC", activation, "auto",
-        None, True,
-    )  # fmt: skip
+    out, cache, x_shape = _forward(x, w, b, activation, keep=True)
     assert cache is not None
-    return out.reshape(len(x), M), LinearCache((cache, x.shape))
-
-
-def _checked(function: str, x: Any, w: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
-    x, w = arguments.array(function, "x", x), arguments.array(function, "w", w, 2)
-    if x.ndim < 1:
-        raise ValueError(f"{function}: x must have a batch axis, got shape {x.shape}")
-    D, M = w.shape
-    features = math.prod(x.shape[1:])
-    if features != D:
-        raise ValueError(f"{function}: x has {features} features (shape {x.shape}), expected w's rows, {D}")
-    if b is not None and np.shape(b) != (M,):
-        raise ValueError(f"{function}: b must have shape ({M},), got {np.shape(b)}")
-    return x, w
+    return out, LinearCache((cache, x_shape))
 
 
 def linear(x: Any, w: Any, b: Any = None, *, activation: str | None = None) -> np.ndarray:
     """x @ w + b; arguments as for `linear_forward`, without keeping a cache."""
-    return linear_forward(x, w, b, activation=activation)[0]
+    return _forward(x, w, b, activation, keep=False)[0]
+
+
+def _forward(
+    x: Any, w: Any, b: Any, activation: str | None, *, keep: bool
+) -> tuple[np.ndarray, ConvCache | None, tuple[int, ...]]:
+    x, w = _checked("linear", x, w, b)
+    (D, M), x_shape, N = w.shape, x.shape, len(x)
+    out, cache = run_forward(
+        "linear", x.reshape(N, 1, 1, D), w.reshape(1, 1, D, M), b, 1, 0, 1, 1, "zeros", "NHWC", activation, "auto",
+        None, keep,
+    )  # fmt: skip
+    return out.reshape(N, M), cache, x_shape
+
+
+def _checked(function: str, x: Any, w: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+    """x and w as arrays whose shapes match; what they hold is checked by `run_forward`."""
+    if type(x) is not np.ndarray:
+        x = arguments.array(function, "x", x)
+    if type(w) is not np.ndarray or w.ndim != 2:
+        w = arguments.array(function, "w", w, 2)
+    if x.ndim < 1:
+        raise ValueError(f"{function}: x must have a batch axis, got shape {x.shape}")
+    D, M = w.shape
+    features = x.shape[1] if x.ndim == 2 else math.prod(x.shape[1:])
+    if features != D:
+        raise ValueError(f"{function}: x has {features} features (shape {x.shape}), expected w's rows, {D}")
+    if b is not None and (b.shape if type(b) is np.ndarray else np.shape(b)) != (M,):
+        raise ValueError(f"{function}: b must have shape ({M},), got {np.shape(b)}")
+    return x, w
 
 
 def linear_backward(

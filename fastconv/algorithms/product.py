@@ -32,6 +32,9 @@ _FAR_PANELS, _FAR_BYTES = 4, 4096
 _FAR_AHEAD = (
     4  # steps before its turn at which such a row is asked for: 10.4 -> 9.8, 7.5 -> 7.3 ms; nearer rows 1.05 times
 )
+# Few panels do not occupy all threads alike: the sum is split, each part into results of its own, so large at most
+# (50 images, 8192 x 100 features, two panels on two threads: SPLIT_NOTE).
+_LEAST_DEPTH, _SPLIT_BYTES = 2 * _DEPTH_BLOCK, 2**20
 _CYCLES_PER_COPIED = 0.3  # a weight on its way into a panel
 _CYCLES_PER_TRANSPOSED = 0.5
 
@@ -75,24 +78,28 @@ class ProductPass:
         self.nothing = np.empty(0, np.int64)  # rows are read in place
         self.prow = np.arange(_DEPTH_BLOCK) * self.tile.cols
         self.vectors = np.arange(self.tile.vectors) * MACHINE.lanes(itemsize)
-        self.zeros = np.zeros(self.tile.cols, p.dtype)
+        self.zeros, self.no_bias = np.zeros(self.tile.cols, p.dtype), np.empty(0, p.dtype)
         tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
-        self.columns = columns
+        self.columns, self.out_size = columns, p.N * columns
         self.firsts = np.arange(0, columns, self.tile.cols)  # of the tiles, in w and in a row of results
         widths = np.minimum(columns - self.firsts, self.tile.cols)
         self.pieces = PanelPieces.of(self.tile, widths, 0 if along_rows else pitch * itemsize, _DEPTH_BLOCK)
+        most = min(depth // _LEAST_DEPTH, _SPLIT_BYTES // (self.out_size * itemsize))
+        splits = max(min(tasks // self.firsts.size, most), 1)
+        self.relu = relu
         self.geometry = PanelProducts(
             images=1, groups=1, rows=1, cols=depth, a_image=0, a_row=0, a_col=1, a_group=0, b_image=0,
             b_row=depth if along_rows else 0, b_col=1 if along_rows else pitch, b_group=0, planes=int(along_rows),
-            out_group=0, out_split=0, tile_rows=self.tile.rows, tile_cols=self.tile.cols,
+            out_group=0, out_split=self.out_size, tile_rows=self.tile.rows, tile_cols=self.tile.cols,
             sums=p.N, band=self.arow.size, packed=0, share=costs.split(len(widths), tasks, 1),
-            together=self.pieces.together, in_place=0, filled=0, splits=1,
-            depth_block=_DEPTH_BLOCK, add=0, relu=int(relu),
+            together=self.pieces.together, in_place=0, filled=0, splits=splits,
+            depth_block=_DEPTH_BLOCK, add=0, relu=int(relu and splits == 1),
         )  # fmt: skip
         self.panels = self.geometry.together * _DEPTH_BLOCK * self.tile.cols
         ahead = _FAR_AHEAD if self.pieces.together > 1 else 0
         self.fill = transpose_rows(itemsize) if along_rows else fill_panels(self.tile.cols, itemsize, ahead)
         self.workspace = threads * (self.panels * itemsize + _DEPTH_BLOCK * 4 * INDEX.itemsize)
+        self.workspace += splits * self.out_size * itemsize if splits > 1 else 0
         filling = depth * columns * (_CYCLES_PER_TRANSPOSED if along_rows else _CYCLES_PER_COPIED)
         arithmetic = self.tile.cycles_for(p.N, columns, depth, _DEPTH_BLOCK) * costs.IN_RUNS
         if p.N * min(depth, _DEPTH_BLOCK) * itemsize > costs.L2_BYTES:
@@ -112,18 +119,33 @@ class ProductPass:
         self, operand: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, prepared: np.ndarray | None = None
     ) -> None:
         """See `base`; `prepared` is what `prepare` gave."""
-        p, g, weights = self.problem, self.geometry, w
+        g, weights = self.geometry, w
         if prepared is not None:
-            g, weights = g._replace(filled=1), prepared
-        slots = min(runtime.slots_for(p.multiply_adds), self.threads)
+            g, weights = g._replace(filled=1, splits=1, relu=int(self.relu)), prepared
         with Scratch(self.workspace) as scratch:
-            runtime.run_tasks(
-                panel_products, slots, *self._callbacks, operand.reshape(-1), self.arow,
-                self.nothing, weights.reshape(-1), self.brow, *self.pieces.tables, self.firsts, self.firsts,
-                self.nothing, self.prow, self.vectors, bias, self.zeros, out.reshape(-1), self.crow,
-                scratch.take((slots, 4, _DEPTH_BLOCK), INDEX), scratch.take((slots, self.panels), p.dtype),
-                scratch.take((slots, 0), p.dtype), g,
-            )  # fmt: skip
+            if g.splits == 1:
+                self._multiply(operand, weights, bias, out.reshape(-1), g, scratch)
+                return
+            partial = scratch.take((g.splits, self.out_size), out.dtype)
+            self._multiply(operand, weights, self.no_bias, partial.reshape(-1), g, scratch)
+            total = np.add.reduce(partial, axis=0, out=out.reshape(-1)).reshape(-1, self.columns)
+            if bias.size:
+                total += bias
+            if self.relu:
+                np.maximum(total, 0, out=total)
+
+    def _multiply(
+        self, operand: np.ndarray, weights: np.ndarray, bias: np.ndarray, out: np.ndarray, g: PanelProducts,
+        scratch: Scratch,
+    ) -> None:  # fmt: skip
+        p = self.problem
+        slots = min(runtime.slots_for(p.multiply_adds), self.threads)
+        runtime.run_tasks(
+            panel_products, slots, *self._callbacks, operand.reshape(-1), self.arow, self.nothing,
+            weights.reshape(-1), self.brow, *self.pieces.tables, self.firsts, self.firsts, self.nothing, self.prow,
+            self.vectors, bias, self.zeros, out, self.crow, scratch.take((slots, 4, _DEPTH_BLOCK), INDEX),
+            scratch.take((slots, self.panels), p.dtype), scratch.take((slots, 0), p.dtype), g,
+        )  # fmt: skip
 
     @cached_property
     def _callbacks(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ _SUMS_BYTES = 2**20  # one vector per result of a task
 _FAR_PLANES = (
     1.4 if costs.WIDE else 1.0
 )  # a group's planes beyond the second-level cache (1x2, 32 channels of 16,000 numbers)
+_SCALE = 0.9 if costs.WIDE else 1.0  # beside packed panels, of what tiles predict (3x3 of 3 channels, 64 filters)
 _CYCLES_PER_FOLD = 20.0  # adding up the lanes of one result
 # Channels-last rows of 8,000 and 16,000 pixels, whose planes begin in other pages: 1.2 to 1.5 times as long as others.
 _LONG_ROW_BYTES, _CYCLES_PER_FAR_TRANSPOSED = 16 * 1024, 2.0
@@ -93,6 +94,7 @@ class WeightDotsPass:
         lines = p.N * p.OH
         tiles = ceil_div(p.group_filters, g.tile_rows) * self.columns * p.groups
         arithmetic = tiles * lines * self.vectors * self.tile.cycles + tiles * lines / g.block * self.tile.call
+        arithmetic *= _SCALE
         folds = g.splits * p.N / self.images * self.dw_size * _CYCLES_PER_FOLD
         row_bytes = g.block * g.pitch * itemsize
         each = _CYCLES_PER_FAR_TRANSPOSED if row_bytes > _LONG_ROW_BYTES else costs.cycles_per_transposed(row_bytes)
