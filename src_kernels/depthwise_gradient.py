@@ -145,6 +145,7 @@ def depthwise_gradient(slot, slots, counters, add, copy, x, dout, out, kept, to_
         sums = out[split, share]
         sums[:] = 0
         top = first * g.stride - g.top
+        joined = channels == together == g.channels  # a row's pixels follow each other in both places
         for i in range(image, min(image + g.split_images, g.images)):
             for t in range((rows - 1) * g.stride + (g.tap_rows - 1) * g.down + 1):
                 place = t * row_numbers + g.left * together
@@ -156,7 +157,7 @@ def depthwise_gradient(slot, slots, counters, add, copy, x, dout, out, kept, to_
                     copy,
                     (
                         address_of(mine) + place * item, address_of(to_places), address_of(x) + source,
-                        address_of(from_places), g.width, channels, 1,
+                        address_of(from_places), 1 if joined else g.width, g.width * channels if joined else channels, 1,
                     ),
                 )  # fmt: skip
             for begin in range(0, rows, g.sum_rows):
