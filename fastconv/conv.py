@@ -147,9 +147,10 @@ def run_backward(
 
 def checked_gradient(function: str, dout: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """The gradient by the output, of the output's shape, dense and in the dtype to compute in."""
-    dout = arguments.array(function, "dout", dout, len(shape))
-    if dout.shape != shape:
-        raise ValueError(f"{function}: dout must have the output's shape {shape}, got {dout.shape}")
+    if type(dout) is not np.ndarray or dout.dtype != dtype or dout.shape != shape:
+        dout = arguments.array(function, "dout", dout, len(shape))
+        if dout.shape != shape:
+            raise ValueError(f"{function}: dout must have the output's shape {shape}, got {dout.shape}")
     return arguments.dense(dout, dtype)
 
 
