@@ -189,7 +189,7 @@ class GradientPanelsPass:
         tasks, pixels = ceil_div(tasks, p.groups), self.images * p.OH * p.OW
         # Few tasks: cut the pixels too, each part into a result of its own, where results are small.
         most = max(_SPLIT_BYTES // (self.dw_size * itemsize), 1)
-        longest = max(pixels // (4 * _DEPTH_BLOCK), 1)
+        longest = max(pixels // (4 * _DEPTH_BLOCK), min(pixels // (_DEPTH_BLOCK // 2), self.threads), 1)
         if how.rows_packed:  # in few shares
             bands = ceil_div(self.arow.size * _DEPTH_BLOCK * itemsize, _BAND_BYTES)
             if p.N * p.OH * p.OW <= _DEPTH_BLOCK:
