@@ -157,7 +157,8 @@ def depthwise_gradient(slot, slots, counters, add, copy, x, dout, out, kept, to_
                     copy,
                     (
                         address_of(mine) + place * item, address_of(to_places), address_of(x) + source,
-                        address_of(from_places), 1 if joined else g.width, g.width * channels if joined else channels, 1,
+                        address_of(from_places), 1 if joined else g.width,
+                        g.width * channels if joined else channels, 1,
                     ),
                 )  # fmt: skip
             for begin in range(0, rows, g.sum_rows):

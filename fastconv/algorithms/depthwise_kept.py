@@ -15,6 +15,7 @@ from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
 from fastconv.algorithms.depthwise_axes import best_cells
+from fastconv.algorithms.filter_rows import add_up
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
@@ -56,6 +57,14 @@ class Correlation:
         return tuple((place % step, place // step) for place in range(first, first + count))
 
 
+def _declines(p: ConvProblem, *, gradient: bool) -> bool:
+    """Whether columns are too far apart, taps or filters too many, or masks are no registers."""
+    c = Correlation.of(p, gradient=gradient)
+    apart = max(c.stride) > 2 or p.dilation != (1, 1) or (gradient and p.stride != (1, 1))
+    many = p.taps > _MOST_TAPS or p.KH > _MOST_ROW_TAPS or p.group_filters != 1
+    return MACHINE.vector_bits != 512 or p.channels_last or apart or many or c.above < 0 or c.left < 0
+
+
 class _Kept:
     """What forward and gradients share: how planes are kept."""
 
@@ -78,14 +87,6 @@ class _Kept:
         lead = -c.above * self.row % lanes
         self.lead = lead if lead >= -min(*shifts, 0) else lead + lanes
         self.fitting = max(_KEPT_BYTES // (self.plane * self.itemsize), 1) if self.bands == 1 else 1
-
-    @staticmethod
-    def declines(p: ConvProblem, *, gradient: bool = False) -> bool:
-        """Whether columns are too far apart, taps or filters too many, or masks are no registers."""
-        c = Correlation.of(p, gradient=gradient)
-        apart = max(c.stride) > 2 or p.dilation != (1, 1) or (gradient and p.stride != (1, 1))
-        many = p.taps > _MOST_TAPS or p.KH > _MOST_ROW_TAPS or p.group_filters != 1
-        return MACHINE.vector_bits != 512 or p.channels_last or apart or many or c.above < 0 or c.left < 0
 
     def _cells(self, most: int = 7) -> int:
         rows = ceil_div(self.correlation.rows, self.abreast)
@@ -113,8 +114,8 @@ class _Kept:
         p, c = self.problem, self.correlation
         sizes = KeptSizes(
             width=c.width, x_plane=c.height * c.width, row=self.row, column_phase=self.column_phase,
-            row_phase=self.column_phase * c.stride[1], plane=self.plane, columns=c.cols, out_plane=c.rows * c.cols, w_start=p.taps - 1 if c.reverse else 0,
-            w_row=-p.KW if c.reverse else p.KW, w_col=-1 if c.reverse else 1,
+            row_phase=self.column_phase * c.stride[1], plane=self.plane, columns=c.cols, out_plane=c.rows * c.cols,
+            w_start=p.taps - 1 if c.reverse else 0, w_row=-p.KW if c.reverse else p.KW, w_col=-1 if c.reverse else 1,
         )  # fmt: skip
         return np.array(sizes)
 
@@ -140,6 +141,8 @@ class _Kept:
 
 class KeptPass(_Kept):
     """Forward, or gradient of x: `run(operand, w, bias, out)` with operand x or dout."""
+
+    declines = staticmethod(_declines)
 
     def __init__(self, problem: ConvProblem, threads: int, *, gradient: bool, relu: bool = False):
         super().__init__(problem, threads, gradient=gradient)
@@ -171,7 +174,7 @@ class KeptGradientPass(_Kept):
 
     @staticmethod
     def declines(p: ConvProblem) -> bool:
-        return _Kept.declines(p) or p.taps > _MOST_SUMS
+        return p.taps > _MOST_SUMS or _declines(p, gradient=False)
 
     def __init__(self, problem: ConvProblem, threads: int):
         super().__init__(problem, threads)
@@ -180,10 +183,12 @@ class KeptGradientPass(_Kept):
         run = min(p.C, self.fitting, max(self.fitting // p.N, _LEAST_RUN))
         most = self.fitting // run
         together = ceil_div(p.N, ceil_div(p.N, most))
-        splits = min(ceil_div(p.N, together), ceil_div(tasks, ceil_div(p.C, run)))
+        runs = ceil_div(p.C, run)
+        splits = costs.even_splits(min(ceil_div(p.N, together), ceil_div(tasks, runs)), runs, threads)
         split_images = ceil_div(p.N, splits)
         self.geometry = self.work(run, split_images=split_images, together=min(together, split_images))
-        self.partial_shape, self.sums = (ceil_div(p.N, split_images), p.C * p.taps), self._apart(run * p.taps * self.lanes)
+        self.partial_shape = ceil_div(p.N, split_images), p.C * p.taps
+        self.sums = self._apart(run * p.taps * self.lanes)
         self.kept_numbers = self.kept(run * self.geometry.together)
         partial = self.partial_shape[0] * self.partial_shape[1]
         self.workspace = (partial + threads * (self.sums + self.kept_numbers)) * self.itemsize
@@ -199,7 +204,7 @@ class KeptGradientPass(_Kept):
                 sum_planes_kept, slots, *self._callbacks, self.sizes, x.reshape(-1), dout.reshape(-1), partial,
                 scratch.take((slots, self.kept_numbers), p.dtype), scratch.take((slots, self.sums), p.dtype), g,
             )  # fmt: skip
-            np.add.reduce(partial, axis=0, out=dw.reshape(-1))
+            add_up(partial, dw)
 
     @cached_property
     def _callbacks(self) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from fastconv._kernels.dot_tile import fold_lanes
 from fastconv._kernels.isa import MACHINE
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.filter_rows import add_up
 from fastconv.problem import ConvProblem
 from fastconv.workspace import Scratch
 
@@ -75,7 +76,7 @@ class PlaneGradientPass:
                 plane_gradient, slots, *self._callbacks, self.sizes, self.masks, x.reshape(-1), dout.reshape(-1),
                 partial, scratch.take((slots, self.sums), p.dtype), self.geometry,
             )  # fmt: skip
-            np.add.reduce(partial, axis=0, out=dw.reshape(-1))
+            add_up(partial, dw)
 
     @cached_property
     def _callbacks(self) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from fastconv._kernels.pixel_panels import fill_panels
 from fastconv._kernels.register_tile import RUN
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.filter_rows import from_filter_rows, total_of
+from fastconv.algorithms.filter_rows import add_up, from_filter_rows, total_of
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.product import PanelPieces
 from fastconv.algorithms.sweep_callbacks import sweep_callbacks
@@ -195,10 +195,12 @@ class GradientPanelsPass:
             if p.N * p.OH * p.OW <= _DEPTH_BLOCK:
                 bands = max(bands, ceil_div(self.arow.size * how.row_length * itemsize, _RESULT_BYTES))
             splits = max(min(ceil_div(tasks, bands), most, longest), 1)
+            splits = costs.even_splits(splits, bands * p.groups, self.threads)
             return bands, costs.split(tiles, ceil_div(tasks, bands * splits), 1), splits
         share = costs.split(tiles, tasks, 1)
-        splits = ceil_div(tasks, ceil_div(tiles, share))
-        return 1, share, min(splits, longest) if splits <= most else 1
+        shares = ceil_div(tiles, share)
+        splits = costs.even_splits(min(ceil_div(tasks, shares), longest), shares * p.groups, self.threads)
+        return 1, share, splits if splits <= most else 1
 
     def _cycles(self) -> float:
         p, g, how, itemsize = self.problem, self.geometry, self.arrangement, self.problem.dtype.itemsize
@@ -249,7 +251,7 @@ class GradientPanelsPass:
             elif how.order == "KKCF" and not p.channels_last:
                 dw.reshape(p.F, p.C, p.taps)[:] = total_of(partial).reshape(p.taps, p.C, p.F).T
             elif g.splits > 1:
-                np.add.reduce(partial, axis=0, out=dw.reshape(-1))
+                add_up(partial, dw)
 
     def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool, scratch: Scratch) -> None:
         p, how, images = self.problem, self.arrangement, len(x)

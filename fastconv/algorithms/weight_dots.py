@@ -11,6 +11,7 @@ from fastconv._kernels.isa import MACHINE, DotShape, best_dots
 from fastconv._kernels.weight_dots import WeightDots, weight_dots
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
+from fastconv.algorithms.filter_rows import add_up
 from fastconv.algorithms.tables import changed, repeated
 from fastconv.algorithms.tap_planes import tap_planes
 from fastconv.problem import ConvProblem
@@ -57,7 +58,7 @@ class WeightDotsPass:
         band = min(band, ceil_div(p.group_filters, self.tile.rows)) * self.tile.rows
         bands = ceil_div(p.group_filters, band) * p.groups
         tasks = threads * costs.TASKS_PER_THREAD if threads > 1 else 1
-        splits = max(min(ceil_div(tasks, bands), lines // (2 * block)), 1)
+        splits = costs.even_splits(max(min(ceil_div(tasks, bands), lines // (2 * block)), 1), bands, threads)
         pitch = self.vectors * self.lanes if last else 0
         self.arow = repeated(
             np.arange(band) * block * pitch if last else np.arange(p.group_filters) * plane, self.tile.rows
@@ -114,7 +115,7 @@ class WeightDotsPass:
                 images = slice(first, min(first + self.images, p.N))
                 self._run_images(x[images], dout[images], partial, first > 0, scratch)
             if not single:
-                np.add.reduce(partial, axis=0, out=dw.reshape(-1))
+                add_up(partial, dw)
 
     def _run_images(self, x: np.ndarray, dout: np.ndarray, partial: np.ndarray, add: bool, scratch: Scratch) -> None:
         p, g, images = self.problem, self.geometry, len(x)

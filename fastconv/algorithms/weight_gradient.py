@@ -16,7 +16,7 @@ from fastconv._kernels.register_tile import register_tile
 from fastconv._kernels.weight_gradient import WeightGradient, weight_gradient
 from fastconv.algorithms import costs
 from fastconv.algorithms.costs import ceil_div
-from fastconv.algorithms.filter_rows import from_filter_rows, total_of, transpose
+from fastconv.algorithms.filter_rows import add_up, from_filter_rows, total_of, transpose
 from fastconv.algorithms.operands import Operand
 from fastconv.algorithms.tables import changed, offsets
 from fastconv.problem import ConvProblem
@@ -104,6 +104,7 @@ class WeightGradientPass:
         splits = 1
         if bands < tasks and self.dw_size * itemsize * ceil_div(tasks, bands) <= _SPLIT_BYTES:
             splits = max(min(ceil_div(tasks, bands), pixels // (4 * _DEPTH_BLOCK)), 1)
+            splits = costs.even_splits(splits, bands, self.threads)
         self.geometry = WeightGradient(
             images=self.images, groups=p.groups, rows=p.OH, cols=p.OW,
             a_image=a_pixel[0], a_row=a_pixel[1], a_col=a_pixel[2], a_group=a_pixel[3],
@@ -150,7 +151,7 @@ class WeightGradientPass:
         """Bring the sum of the parts, each (groups, rows, columns), into the layout of dw."""
         p = self.problem
         if self.direct:
-            np.add.reduce(partial, axis=0, out=dw.reshape(-1))
+            add_up(partial, dw)
         elif self.rows_are_taps:  # (G, C KH KW, F) -> (G, F, C KH KW)
             transpose(total_of(partial).reshape(p.groups, -1, p.group_filters), dw)
         else:
