@@ -107,7 +107,7 @@ def sum_squares(slot, slots, x, partial):
 
 @Kernel
 def sum_parts(slot, slots, parts, add, out):
-    """out (numbers) = the sum of the rows of parts (rows, numbers), or that is added; `out` may be the first row."""
+    """out (numbers) = the sum of the rows of parts (rows, numbers), or with `add` that is added to it."""
     if slot < 0:
         return on_every_slot(slot, slots)
     chunks = (out.size + CHUNK - 1) // CHUNK

@@ -25,7 +25,7 @@ def from_filter_rows(p: ConvProblem, partial: np.ndarray, dw: np.ndarray) -> Non
 def total_of(partial: np.ndarray) -> np.ndarray:
     """The sum of the parts, in the memory of the first."""
     if len(partial) > 1:
-        add_up(partial, partial[0])
+        add_up(partial[1:], partial[0], add=True)
     return partial[0]
 
 
